@@ -1,0 +1,80 @@
+"""Every error Hindsight raises, grouped by what the reader does about it.
+
+HindsightError
+├── WaitAndRetry              the world is busy or away: the same call may succeed later
+│   ├── VenueUnavailable        the exchange did not answer, or asked us to slow down
+│   └── WarehouseLocked         another program holds the DuckDB file
+├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
+│   ├── FrameRefused            a frame has a hole, is not warm, or has no scale
+│   └── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
+└── StopAndFix                a person has to change something first
+    ├── SettingRefused          a setting is out of range or contradicts another
+    ├── ArchiveUnreadable       a file is truncated, empty, of another schema or another symbol
+    ├── HistoryOutOfOrder       history would be inserted before what has already been learned from
+    ├── WarehouseUnusable       the DuckDB file is damaged, or the disk is full
+    ├── WarehouseNewer          the DuckDB file was written by a newer Hindsight or DuckDB
+    ├── CheckpointUnreadable    the weights are truncated or not what their JSON says
+    └── SchemaMismatch          a checkpoint expects another input than the one at hand
+
+A message says what was expected, what was found, the symbol, timeframe and window it concerns, and then the cure.
+"""
+
+
+class HindsightError(Exception):
+    """Anything Hindsight raises on purpose."""
+
+
+class WaitAndRetry(HindsightError):
+    """The world is busy or away; the same call may succeed later."""
+
+
+class VenueUnavailable(WaitAndRetry):
+    """The exchange did not answer, or asked us to slow down."""
+
+
+class WarehouseLocked(WaitAndRetry):
+    """Another program holds the DuckDB file."""
+
+
+class SkipThisCandle(HindsightError):
+    """One fact is unusable: it is left out and counted, and everything around it goes on."""
+
+
+class FrameRefused(SkipThisCandle):
+    """A frame has a hole, is not warm, or has no scale to be normalised by."""
+
+
+class ReferenceUnresolvable(SkipThisCandle):
+    """What a reference saw is gone, or no longer matches its digest."""
+
+
+class StopAndFix(HindsightError):
+    """A person has to change something before this can work."""
+
+
+class SettingRefused(StopAndFix):
+    """A setting is out of range or contradicts another."""
+
+
+class ArchiveUnreadable(StopAndFix):
+    """An archive file is truncated, empty, of another schema or of another symbol."""
+
+
+class HistoryOutOfOrder(StopAndFix):
+    """History would be inserted before what has already been learned from."""
+
+
+class WarehouseUnusable(StopAndFix):
+    """The DuckDB file is damaged, or the disk is full."""
+
+
+class WarehouseNewer(StopAndFix):
+    """The DuckDB file was written by a newer Hindsight or a newer DuckDB."""
+
+
+class CheckpointUnreadable(StopAndFix):
+    """Weights are truncated or are not what the JSON beside them says."""
+
+
+class SchemaMismatch(StopAndFix):
+    """A checkpoint expects another input than the one at hand."""

@@ -1,0 +1,174 @@
+"""Settings: `hindsight.toml`, each overridable by an environment variable `HINDSIGHT_<NAME>`.
+
+Looked up in this order: environment, `./hindsight.toml`, `$HINDSIGHT_HOME/hindsight.toml`, the default.
+`python -m hindsight.settings` prints the whole file with its defaults, units and a sentence on each setting.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from hindsight.errors import SettingRefused
+from hindsight.market.streams import TIMEFRAMES, Stream
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+
+
+class Settings(BaseSettings):
+    """What a user may set. Times count in candles unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="HINDSIGHT_", extra="forbid", frozen=True)
+
+    home: Annotated[Path, Field(description="folder that holds everything Hindsight writes")] = Path(".hindsight")
+    source: Annotated[
+        str, Field(pattern=r"^(simulated|ccxt:\w+|archive:.+)$", description="simulated, ccxt:VENUE or archive:DIR")
+    ] = "simulated"
+    archive_venue: Annotated[
+        str, Field(pattern=r"^\w+$", description="venue that the files of an archive come from")
+    ] = "binance"
+    symbols: Annotated[Names, Field(description="markets to record and predict")] = ("ETH/USDT", "BTC/USDT")
+    timeframe: Annotated[str, Field(description="length of one candle")] = "1m"
+    models: Annotated[Names, Field(description="models that predict and learn")] = ("transformer",)
+    first_month: Annotated[
+        str, Field(pattern=r"^\d{4}-\d{2}$", description="first month that Dagster offers as a partition")
+    ] = "2017-08"
+
+    max_gap: Annotated[int, Field(ge=1, le=1000, description="candles missing before the level-1 window resets")] = 3
+    flat_fraction: Annotated[
+        float, Field(ge=0, le=20, description="ATR14 that a price change must exceed to be up or down")
+    ] = 1.0
+    trend_ttl: Annotated[int, Field(ge=10, le=5000, description="candles until an unsettled trend expires")] = 200
+
+    predict_every: Annotated[int, Field(ge=1, le=10_000, description="closes per prediction")] = 1
+    train_every: Annotated[int, Field(ge=1, le=10_000, description="closes per candle-triggered training step")] = 15
+    batch_size: Annotated[int, Field(ge=8, le=4096, description="references per training batch")] = 32
+    replay_window: Annotated[
+        int, Field(ge=1000, le=1_000_000, description="candles back from which replay may draw")
+    ] = 20_160
+    replay_minimum: Annotated[int, Field(ge=0, le=1024, description="replayed references in every batch, at least")] = 4
+    corrective_weight: Annotated[
+        float, Field(ge=1, le=4, description="how much likelier a wrongly predicted reference is to be replayed")
+    ] = 2.0
+    max_uses: Annotated[int, Field(ge=1, le=100, description="times that one reference may be trained on")] = 12
+
+    learning_rate: Annotated[float, Field(gt=0, le=0.1, description="AdamW step size")] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW decoupled weight decay")] = 0.01
+    clip_norm: Annotated[float, Field(gt=0, le=1000, description="gradient norm above which a step is scaled down")] = 1.0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of initial weights and of every replay draw")] = 0
+    device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="where the models run")] = "auto"
+    threads: Annotated[int, Field(ge=1, le=256, description="processor threads of one learner")] = 1
+
+    snapshot_every: Annotated[
+        int, Field(ge=10, le=100_000, description="training steps between weights kept on disk by a backfill")
+    ] = 1000
+    checkpoints_kept: Annotated[int, Field(ge=5, le=10, description="best checkpoints kept per model and stream")] = 5
+    score_window: Annotated[
+        int, Field(ge=60, le=100_000, description="settled predictions over which a checkpoint is scored")
+    ] = 1440
+    lock_timeout_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="seconds to wait while another program holds the DuckDB file")
+    ] = 60.0
+
+    simulated_seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the simulated venue")] = 7
+    simulated_phi: Annotated[
+        float, Field(gt=-1, lt=1, description="AR(1) coefficient of the simulated 1m returns: what can be learned")
+    ] = 0.3
+
+    @field_validator("timeframe")
+    @classmethod
+    def _known_timeframe(cls, value: str) -> str:
+        if value not in TIMEFRAMES:
+            raise ValueError(f"expected one of {', '.join(TIMEFRAMES)}")
+        return value
+
+    @field_validator("symbols")
+    @classmethod
+    def _base_and_quote(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for symbol in value:
+            if "/" not in symbol:
+                raise ValueError(f"expected symbols like ETH/USDT, found {symbol!r}")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(os.environ.get("HINDSIGHT_HOME", ".hindsight"))
+        files = (TomlConfigSettingsSource(settings_cls, path) for path in (Path("hindsight.toml"), home / "hindsight.toml"))
+        return (init_settings, env_settings, *files)
+
+    @property
+    def venue(self) -> str:
+        """The venue part of every key: `simulated`, the ccxt id, or `archive_venue`."""
+        kind, _, rest = self.source.partition(":")
+        return {"simulated": "simulated", "ccxt": rest, "archive": self.archive_venue}[kind]
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The configured streams, one per symbol."""
+        return tuple(Stream(venue=self.venue, symbol=symbol, timeframe=self.timeframe) for symbol in self.symbols)
+
+    @property
+    def warehouse_path(self) -> Path:
+        return self.home / "hindsight.duckdb"
+
+    @property
+    def tape_path(self) -> Path:
+        return self.home / "tape"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.home / "checkpoints"
+
+
+def load(**overrides: object) -> Settings:
+    """The settings in force. Raises SettingRefused naming field, value and what would be right."""
+    try:
+        return Settings(**overrides)  # pyright: ignore[reportArgumentType]  # pydantic checks them
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise SettingRefused("\n".join(lines)) from None
+    except ValueError as error:  # a TOML file that does not parse
+        raise SettingRefused(f"hindsight.toml cannot be read: {error}") from None
+
+
+def _explain(problem: object) -> str:
+    assert isinstance(problem, dict)
+    name = ".".join(str(part) for part in problem["loc"][:1])
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return f"setting {name!r} is unknown; the settings are {', '.join(Settings.model_fields)}"
+    return f"setting {name} = {problem['input']!r}: {problem['msg']} ({field.description}; default {field.default!r})"
+
+
+def as_toml() -> str:
+    """Every setting at its default, as the text of a commented `hindsight.toml`."""
+    lines = []
+    for name, field in Settings.model_fields.items():
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        value = str(default).replace("'", '"') if isinstance(default, list | int | float) else f'"{default}"'
+        lines += [f"# {field.description}", f"{name} = {value}", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_toml())
