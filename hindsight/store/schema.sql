@@ -1,0 +1,161 @@
+-- Every table of Hindsight. Run on each opening for writing: creates what is missing, changes nothing that is there.
+-- Each fact carries when it was true and when it was known; joins and features use when it was known.
+-- No primary keys on the wide tables (an index triples the file): writes replace whole windows or append behind a
+-- watermark inside one transaction, and asset checks ask whether anything stands twice.
+
+create table if not exists warehouse_version (version integer not null);
+
+-- Market ----------------------------------------------------------------------------------------------------------
+
+create table if not exists candles (
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    open_time timestamptz not null,      -- when true: first instant, included
+    open double not null, high double not null, low double not null, close double not null,
+    volume double not null,              -- base asset; 0 is a quiet candle, which is known
+    revision integer not null,           -- 0 as first delivered; this row is the newest
+    recorded_at timestamptz not null     -- when known: close_time, or the instant of the correction
+);
+
+create table if not exists candle_revisions (    -- what `candles` held before a correction
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    open_time timestamptz not null,
+    open double not null, high double not null, low double not null, close double not null, volume double not null,
+    revision integer not null,
+    recorded_at timestamptz not null,    -- current from here, included
+    superseded_at timestamptz not null   -- to here, excluded
+);
+
+create table if not exists gaps (        -- candles that nobody delivered
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    start_time timestamptz not null, end_time timestamptz not null, candles bigint not null,
+    known_at timestamptz not null        -- close_time of the candle that ended the gap
+);
+
+create table if not exists refused_candles (
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    open_time timestamptz, reason varchar not null, found varchar not null, refused_at timestamptz not null
+);
+
+create table if not exists indicators (
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    open_time timestamptz not null,
+    known_at timestamptz not null,       -- close_time, or the instant of the correction that changed the values
+    sma_10 double, sma_20 double, sma_50 double, ema_12 double, ema_26 double,
+    macd double, macd_signal double, macd_hist double, rsi_14 double, atr_14 double,
+    bb_upper double, bb_middle double, bb_lower double, stoch_k double, stoch_d double, adx_14 double,
+    obv_change double, volume_sma_20 double
+);
+
+create table if not exists pivots (
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    level tinyint not null check (level between 1 and 5),
+    side varchar not null check (side in ('high', 'low')),
+    pivot_type varchar not null,         -- L2H = level 2, high
+    pivot_time timestamptz not null,     -- when true: open time of the extreme candle
+    price double not null, strength double not null,
+    confirmed_at timestamptz not null,   -- when known
+    candles_left integer not null, candles_right integer not null,
+    warmup boolean not null, after_gap boolean not null, rule_version tinyint not null
+);
+
+create table if not exists pivot_states (        -- what the streaming rule carries over; one per stream and month
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    as_of timestamptz not null,          -- every candle that opened before this has been seen
+    state blob not null
+);
+
+-- Inference -------------------------------------------------------------------------------------------------------
+
+create table if not exists inference_references (
+    inference_id ubigint not null,       -- a bijection of made_at, salted by model and stream
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    made_at timestamptz not null,        -- when known; nothing later was seen
+    target_time timestamptz not null,    -- open time of the candle that the prediction aims at
+    input_start timestamptz not null, input_end timestamptz not null,
+    norm_params float[4] not null,       -- last close, return scale, log volume mean, log volume scale
+    action varchar not null,             -- buy | sell
+    action_confidence float not null,    -- probability of that action
+    predicted_candle float[4] not null,  -- log return of open, high, low, close against the last close
+    trend varchar not null,              -- up | sideways | down
+    trend_probabilities float[3] not null,       -- down, sideways, up
+    next_pivot_high float not null,      -- probability that the next confirmed L2 pivot is a high
+    predicted_pivots float[8] not null,  -- log return and candles for L2L, L2H, L3L, L3H
+    checkpoint_id integer not null,      -- training steps behind the weights; 0 is the initial weights
+    schema_hash varchar not null,
+    digest ubigint not null,             -- xxh3 of the input frame's bytes
+    device varchar not null, mode varchar not null
+);
+
+create table if not exists outcomes (
+    inference_id ubigint not null,
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    made_at timestamptz not null,
+    kind varchar not null check (kind in ('candle', 'L2L', 'L2H', 'L3L', 'L3H')),
+    status varchar not null check (status in ('settled', 'unusable')),
+    reason varchar,                      -- why unusable
+    true_at timestamptz not null,        -- when true: open time of the target candle, or pivot_time
+    settled_at timestamptz not null,     -- when known
+    log_return float,                    -- to the target's close, or to the pivot's price
+    candles integer not null,            -- from made_at to the target
+    is_next boolean not null,            -- for L2: the first of both sides to be confirmed
+    is_correct boolean,                  -- direction of the candle, side of the next pivot
+    log_loss float,                      -- of that direction or side
+    regression_loss float                -- Huber, of the candle or of the pivot's vector
+);
+
+create table if not exists trend_validations (
+    inference_id ubigint not null,
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    made_at timestamptz not null,
+    status varchar not null check (status in ('validated', 'expired', 'unusable')),
+    reason varchar,
+    settled_at timestamptz not null,     -- when known
+    side varchar, start_time timestamptz, end_time timestamptz,
+    slope double, intercept double, price_change double, time_duration double,   -- price/s, price, price, s
+    predicted_trend varchar not null, actual_trend varchar,
+    is_correct boolean, log_loss float,
+    priority varchar check (priority in ('normal', 'high')),
+    signal varchar check (signal in ('positive', 'corrective'))
+);
+
+-- Training --------------------------------------------------------------------------------------------------------
+
+create table if not exists training_steps (
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    step integer not null,               -- 1, 2, …; also the checkpoint that it leaves
+    trigger varchar not null check (trigger in ('candle', 'pivot')),
+    event_time timestamptz not null,     -- known at
+    settled ubigint[] not null,          -- newly settled references, each once per trigger, corrective first
+    replayed ubigint[] not null,         -- drawn by priority, the high ones first
+    replayed_high integer not null,
+    weight_normal float not null, weight_high float not null,    -- importance of a normal and of a high draw
+    seed ubigint not null,
+    loss float not null, loss_action float not null, loss_candle float not null,
+    loss_trend float not null, loss_pivot float not null,
+    checkpoint_before integer not null, checkpoint_after integer not null,
+    schema_hash varchar not null, hyperparameters varchar not null,      -- JSON
+    device varchar not null, seconds float not null
+);
+
+create table if not exists checkpoints (
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    checkpoint_id integer not null, event_time timestamptz not null, schema_hash varchar not null,
+    file varchar not null,               -- below HINDSIGHT_HOME/checkpoints
+    prequential_loss float,              -- mean over the last `score_window` settled predictions; null before there are
+    scored integer not null,             -- how many they were
+    is_best boolean not null, is_latest boolean not null, is_pinned boolean not null, is_serving boolean not null,
+    is_snapshot boolean not null,        -- kept to bound the replay of steps
+    evicted_at timestamptz               -- the file is gone since; event time
+);
+
+create table if not exists learned_until (       -- watermark of steps 2 to 4 of DESIGN §3 per model and stream
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    since timestamptz not null,          -- the first close
+    until timestamptz not null           -- every close at or before this has been predicted, settled and trained on
+);
+
+create table if not exists scores (      -- prequential sums per UTC day of made_at: the models and their baselines
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    day date not null, target varchar not null, predictor varchar not null,
+    settled integer not null, correct integer, log_loss_sum double, regression_loss_sum double
+);
