@@ -106,15 +106,14 @@ def advance(state: PivotState, candles: pl.DataFrame, step: timedelta, max_gap: 
     open_ms = candles["open_time"].cast(TIME).to_physical().to_numpy() // 1000
     record = state.as_record()
     _check_order(open_ms, record)
-    columns = [np.ascontiguousarray(candles[name].to_numpy(), np.float64) for name in ("open", "high", "low", "close")]
-    atr = candles["atr_14"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    columns = [_read_only(candles[name]) for name in ("open", "high", "low", "close", "atr_14")]
     # Of n candles at most n/2 become pivots of one side at level 1, n/4 at level 2, …; and one more per level and side
     # from what the state already holds.
     room = 2 * len(open_ms) + 16
     places, figures = np.empty((room, 8), np.int64), np.empty((room, 2), np.float64)
     rule: Any = _compiled() if len(open_ms) >= COMPILED_FROM else walk
     carried = [record[name] for name in ("clock", "edge", "held", "after_gap", "value", "time", "row")]
-    found = rule(open_ms, *columns, atr, step_ms, max_gap, *carried, places, figures)
+    found = rule(open_ms, *columns, step_ms, max_gap, *carried, places, figures)
     return PivotState(record.tobytes()), _as_frame(places[:found], figures[:found], step_ms)
 
 
@@ -123,6 +122,13 @@ def _compiled() -> Any:
     from numba import njit  # 0.4 s to import: only where it pays
 
     return njit(cache=True)(walk)
+
+
+def _read_only(column: pl.Series) -> np.ndarray:
+    # numba compiles anew for each mixture of writable and read-only arrays, and polars hands out both.
+    numbers = np.ascontiguousarray(column.cast(pl.Float64).fill_null(np.nan).to_numpy()).view()
+    numbers.flags.writeable = False
+    return numbers
 
 
 def _check_order(open_ms: np.ndarray, record: np.ndarray) -> None:
