@@ -52,7 +52,9 @@ TABLE: dict[tuple[str, ...], Callable[[Columns], np.ndarray | tuple[np.ndarray, 
     ("rsi_14",): lambda c: talib.RSI(c.close, 14),
     ("atr_14",): lambda c: talib.ATR(c.high, c.low, c.close, 14),
     ("bb_upper", "bb_middle", "bb_lower"): lambda c: talib.BBANDS(c.close, 20, 2.0, 2.0),
-    ("stoch_k", "stoch_d"): lambda c: talib.STOCH(c.high, c.low, c.close, 14, 3, 0, 3, 0),
+    ("stoch_k", "stoch_d"): lambda c: talib.STOCH(
+        c.high, c.low, c.close, fastk_period=14, slowk_period=3, slowd_period=3
+    ),
     ("adx_14",): lambda c: talib.ADX(c.high, c.low, c.close, 14),
     ("obv_change",): _obv_change,
     ("volume_sma_20",): lambda c: talib.SMA(c.volume, 20),

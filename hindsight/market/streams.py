@@ -67,6 +67,9 @@ class Window:
     def __post_init__(self) -> None:
         if self.start.utcoffset() != timedelta(0) or self.end.utcoffset() != timedelta(0):
             raise ValueError(f"window bounds must be aware UTC datetimes, found {self.start!r} and {self.end!r}")
+        # London in winter has the offset of UTC too, but steps of time would follow its clock into summer.
+        object.__setattr__(self, "start", self.start.astimezone(UTC))
+        object.__setattr__(self, "end", self.end.astimezone(UTC))
         if self.end < self.start:
             raise ValueError(f"window ends before it starts: {self.start} .. {self.end}")
 
