@@ -57,9 +57,11 @@ def accept(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, pl.DataFr
         good, malformed = frame, frame.clear().with_columns(reason=pl.lit(None, pl.String))
     if (good["open_time"].to_physical().diff() > 0).all():
         return good, _refused(malformed)
-    is_first = pl.struct("open_time", "revision").is_first_distinct()
-    repeated = good.filter(~is_first).with_columns(reason=pl.lit("duplicate"))
-    return good.filter(is_first).sort("open_time", "revision"), _refused(pl.concat([malformed, repeated]))
+    good = good.sort("open_time", "revision", maintain_order=True)
+    key = (pl.col("open_time"), pl.col("revision"))
+    is_repeated = pl.all_horizontal(part == part.shift(1) for part in key).fill_null(False)
+    repeated = good.filter(is_repeated).with_columns(reason=pl.lit("duplicate"))
+    return good.filter(~is_repeated), _refused(pl.concat([malformed, repeated]))
 
 
 def _refused(judged: pl.DataFrame) -> pl.DataFrame:
@@ -75,9 +77,7 @@ def _rules(stream: Stream) -> dict[str, pl.Expr]:
     offset = pl.col("open_time").to_physical() % (stream.step_ms * 1000)
     return {
         "no open_time": pl.col("open_time").is_null(),
-        "open_time is not between 1980 and 2200: seconds, ms and us mixed up?": ~pl.col("open_time").is_between(
-            *PLAUSIBLE
-        ),
+        "open_time is not in 1980..2199 (wrong unit?)": ~pl.col("open_time").is_between(*PLAUSIBLE, closed="left"),
         f"open_time is not a multiple of {stream.timeframe}": offset != 0,
         "not a number": pl.any_horizontal(~number.is_finite().fill_null(False) for number in numbers),
         "price is not positive": pl.any_horizontal(pl.col(name) <= 0 for name in PRICES),
