@@ -1,4 +1,5 @@
--- Every table of Hindsight. Run on each opening for writing: creates what is missing, changes nothing that is there.
+-- Every table of Hindsight. Run when a warehouse is made, and when its version (store/warehouse.py) is older: creates what
+-- is missing, changes nothing that is there.
 -- Each fact carries when it was true and when it was known; joins and features use when it was known.
 -- No primary keys on the wide tables (an index triples the file): writes replace whole windows or append behind a
 -- watermark inside one transaction, and asset checks ask whether anything stands twice.

@@ -1,0 +1,75 @@
+"""A lock file that queues: one holder among all threads and processes, freed by the kernel when the holder dies.
+
+`flock` alone lets the one who just released take the lock again before the next in line has woken up. So there are two
+files: whoever wants the lock first waits in `.queue`, steps forward to `.lock`, and only then lets the next one up.
+"""
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+_held = threading.local()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Holds the lock beside `path` until the block ends; blocks, without polling, until its turn has come.
+
+    The holder's process id stands in the lock file, and whoever has to wait logs it. Raises RuntimeError where this
+    thread holds the lock already: it would wait for itself for ever.
+    """
+    key = os.path.abspath(path)
+    mine: set[str] = _held.__dict__.setdefault("paths", set())
+    if key in mine:
+        raise RuntimeError(
+            f"{path.name} is already open in this thread: reading() and writing() do not nest; "
+            "pass the open connection on, or leave the outer block first"
+        )
+    # A descriptor per use: flock belongs to the open file, so threads of one process exclude each other too.
+    with _opened(lock_path(path)) as lock:
+        with _opened(path.with_name(path.name + ".queue")) as queue:
+            fcntl.flock(queue, fcntl.LOCK_EX)
+            _wait_for(lock, path)
+        mine.add(key)
+        try:
+            os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
+            yield
+        finally:
+            mine.discard(key)
+            # Said aloud rather than left to close(): a forked child may hold a copy of the descriptor.
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def lock_path(path: Path) -> Path:
+    """The lock file that stands beside `path`."""
+    return path.with_name(path.name + ".lock")
+
+
+def holder(path: Path) -> int | None:
+    """The process id of the last one to hold the lock beside `path`; None where nobody ever has."""
+    try:
+        return int(lock_path(path).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("waiting for %s, which process %s holds", path.name, holder(path))
+        fcntl.flock(lock, fcntl.LOCK_EX)

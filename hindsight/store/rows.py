@@ -1,0 +1,67 @@
+"""Frames into tables and back: the one way in which rows cross the border between polars and DuckDB."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import polars as pl
+
+from hindsight.market.streams import Stream
+
+STREAM_COLUMNS = ("venue", "symbol", "timeframe")
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, stream: Stream | None = None) -> int:
+    """Appends `frame` to `table` by column name and returns how many rows that were.
+
+    With `stream`, its venue, symbol and timeframe fill those columns; that is far cheaper than carrying them in the
+    frame. Raises ValueError unless the frame (and the stream) have exactly the columns of the table.
+    """
+    key = {} if stream is None else stream_key(stream)
+    expected = [name for name, *_ in con.execute(f"describe {table}").fetchall()]
+    if len(key) + frame.width != len(expected) or {*key, *frame.columns} != set(expected):
+        raise ValueError(f"table {table} has the columns {expected}, the rows offered have {[*key, *frame.columns]}")
+    if frame.is_empty():
+        return 0
+    names = ", ".join((*key, *frame.columns))
+    values = ", ".join((*(f"${name}" for name in key), *frame.columns))
+    with _registered(con, frame):
+        con.execute(
+            f"""
+            insert into {table} ({names})
+            select {values}
+            from incoming
+            """,
+            key,
+        )
+    return frame.height
+
+
+def select(con: duckdb.DuckDBPyConnection, sql: str, **params: object) -> pl.DataFrame:
+    """The rows of a query; values come in as `$name` parameters."""
+    return con.sql(sql, params=params).pl()
+
+
+def select_with(con: duckdb.DuckDBPyConnection, incoming: pl.DataFrame, sql: str, **params: object) -> pl.DataFrame:
+    """The rows of a query in which `incoming` can be read like a table."""
+    with _registered(con, incoming):
+        return con.sql(sql, params=params).pl()
+
+
+def stream_key(stream: Stream) -> dict[str, str]:
+    """The stream as the values of the columns that every table of it starts with."""
+    return {"venue": stream.venue, "symbol": stream.symbol, "timeframe": stream.timeframe}
+
+
+def stream_columns(frame: pl.DataFrame, stream: Stream) -> pl.DataFrame:
+    """`frame` led by venue, symbol and timeframe. For a large frame of one stream, give `insert` the stream instead."""
+    return frame.select(*(pl.lit(value).alias(name) for name, value in stream_key(stream).items()), pl.all())
+
+
+@contextmanager
+def _registered(con: duckdb.DuckDBPyConnection, incoming: pl.DataFrame) -> Iterator[None]:
+    con.register("incoming", incoming.to_arrow())
+    try:
+        yield
+    finally:
+        con.unregister("incoming")
