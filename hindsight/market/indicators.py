@@ -57,7 +57,8 @@ TABLE: dict[tuple[str, ...], Callable[[Columns], np.ndarray | tuple[np.ndarray, 
     ),
     ("adx_14",): lambda c: talib.ADX(c.high, c.low, c.close, 14),
     ("obv_change",): _obv_change,
-    ("volume_sma_20",): lambda c: talib.SMA(c.volume, 20),
+    # A running sum that falls back to nothing may be left a rounding below it.
+    ("volume_sma_20",): lambda c: np.maximum(talib.SMA(c.volume, 20), 0.0),
 }
 NAMES: tuple[str, ...] = tuple(name for names in TABLE for name in names)
 
