@@ -179,7 +179,7 @@ def test_a_market_that_stops_and_starts_gives_finite_values(walk_candles):
         assert found[name].is_finite().all(), name
         assert found[name].null_count() == 0, name
     assert (found["bb_upper"] >= found["bb_lower"]).all()
-    assert found["volume_sma_20"].min() == 0
+    assert 0 <= found["volume_sma_20"].min() < 1e-3  # of volumes of 1e10
     assert found["rsi_14"].is_between(0, 100).all()
     assert found["stoch_k"].is_between(-1e-9, 100 + 1e-9).all()
 
