@@ -1,0 +1,34 @@
+"""The asset `candles`: what every venue delivered, checked at the door."""
+
+import dagster as dg
+
+from assets.metadata import add_figures, of_run
+from assets.partitions import STREAM_MONTHS, stretches
+from hindsight.record import record_candles
+from resources.exchange import SourceResource
+from resources.progress import Progress
+from resources.scope import ScopeResource
+from resources.warehouse import WarehouseResource
+
+
+@dg.asset(
+    group_name="market",
+    kinds={"duckdb", "polars"},
+    owners=["team:hindsight"],
+    partitions_def=STREAM_MONTHS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def candles(
+    context: dg.AssetExecutionContext,
+    scope: ScopeResource,
+    source: SourceResource,
+    warehouse: WarehouseResource,
+    progress: dg.ResourceParam[Progress],
+) -> dg.MaterializeResult:
+    """Closed candles as the venue delivered them, its corrections, the gaps between them, and what was refused."""
+    now, store, venue = scope.now(), warehouse.open(), source.open()
+    covered = stretches(context.run, context.instance, *scope.bounds(), now)
+    progress.enter("candles", covered)
+    reports = [record_candles(store, venue, each.stream, each.window, now) for each in covered]
+    add_figures(context, store, "candles", covered)
+    return dg.MaterializeResult(metadata=of_run(covered, reports))

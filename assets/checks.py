@@ -1,0 +1,102 @@
+"""The checks: each is a question that no row may answer, with the rows that do as metadata.
+
+A check covers what its run covered. Started by hand from the UI, without partitions, it covers the whole history.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from assets.metadata import as_table
+from assets.partitions import Stretch, stretches
+from hindsight.market.streams import EPOCH, Window
+from hindsight.settings import load
+from hindsight.store import learning_questions, questions
+from resources.scope import ScopeResource
+from resources.warehouse import WarehouseResource
+
+SHOWN = 20  # offending rows
+WARNINGS = {"missing_candles"}  # the venue's doing, and everything downstream knows how to live with it
+QUESTIONS: dict[str, tuple[questions.Question, ...]] = {
+    "candles": (
+        questions.candles_standing_twice,
+        questions.malformed_candles,
+        questions.candles_known_too_early,
+        questions.broken_revisions,
+        questions.holes_not_in_gaps,
+        questions.missing_candles,
+    ),
+    "indicators": (
+        questions.indicators_beside_candles,
+        questions.indicators_not_finite,
+        questions.indicators_not_warming_up,
+    ),
+    "pivots": (
+        questions.pivots_standing_twice,
+        questions.pivots_confirmed_too_early,
+        questions.pivots_off_their_candle,
+    ),
+    "inference_references": (
+        learning_questions.references_standing_twice,
+        learning_questions.references_seeing_the_future,
+        learning_questions.predictions_not_finite,
+    ),
+    "outcomes": (
+        learning_questions.outcomes_standing_twice,
+        learning_questions.outcomes_settled_too_early,
+        learning_questions.outcomes_not_finite,
+    ),
+    "trend_validations": (
+        learning_questions.trends_graded_twice,
+        learning_questions.trends_not_adding_up,
+        learning_questions.trends_from_before_their_prediction,
+    ),
+    "checkpoints": (
+        learning_questions.steps_out_of_order,
+        learning_questions.steps_not_finite,
+        learning_questions.checkpoints_not_serving,
+    ),
+}
+
+
+def asked(asset: str, asks: tuple[questions.Question, ...]) -> dg.AssetChecksDefinition:
+    """The checks that put `asks` to what a run of `asset` covered; one step, because a step costs 0.1 s."""
+    by_name = {question.__name__: question for question in asks}
+
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=[dg.AssetCheckSpec(name, asset=asset, description=ask.__doc__) for name, ask in by_name.items()],
+        can_subset=True,
+    )
+    def checks(
+        context: dg.AssetCheckExecutionContext, scope: ScopeResource, warehouse: WarehouseResource
+    ) -> Iterator[dg.AssetCheckResult]:
+        covered = covered_by(context, scope)
+        with warehouse.open().reading() as con:
+            for key in context.selected_asset_check_keys:
+                rows = pl.concat(by_name[key.name](con, each.stream, each.window) for each in covered)
+                yield answered(key, rows)
+
+    return checks
+
+
+def covered_by(context: dg.AssetCheckExecutionContext, scope: ScopeResource) -> list[Stretch]:
+    """What the run covered, or everything up to now where it has no partitions."""
+    now = scope.now()
+    everything = [Stretch(stream=stream, window=Window(start=EPOCH, end=now)) for stream in load().streams]
+    return stretches(context.run, context.instance, *scope.bounds(), now) or everything
+
+
+def answered(key: dg.AssetCheckKey, rows: pl.DataFrame) -> dg.AssetCheckResult:
+    """Passed where there are no `rows`; else the first of them."""
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=rows.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN if key.name in WARNINGS else dg.AssetCheckSeverity.ERROR,
+        metadata={"offending": rows.height, "rows": as_table(rows.head(SHOWN))},
+    )
+
+
+CHECKS = [asked(asset, asks) for asset, asks in QUESTIONS.items()]

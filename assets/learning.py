@@ -1,0 +1,76 @@
+"""The assets of prediction and learning, made together: a prediction needs the weights that earlier outcomes made."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.candles import candles
+from assets.indicators import indicators
+from assets.metadata import add_figures, of_run, standing
+from assets.partitions import STREAM_MONTHS, stretches
+from assets.pivots import pivots
+from hindsight.settings import load
+from resources.progress import Progress
+from resources.scope import ScopeResource
+from resources.warehouse import WarehouseResource
+
+MODEL = {"group_name": "learning", "owners": ["team:hindsight"]}
+SPECS = [
+    dg.AssetSpec(
+        "inference_references",
+        deps=[candles, indicators, pivots],
+        description="One row per prediction: what was predicted, by which weights, and the address of what they saw.",
+        kinds={"duckdb", "torch"},
+        **MODEL,
+    ),
+    dg.AssetSpec(
+        "outcomes",
+        deps=["inference_references", candles, pivots],
+        description="What the market answered to each prediction: the candle it aimed at, and the next pivots.",
+        kinds={"duckdb"},
+        **MODEL,
+    ),
+    dg.AssetSpec(
+        "trend_validations",
+        deps=["inference_references", pivots],
+        description="Each predicted trend graded once, by the line through the next two L2 pivots of one side.",
+        kinds={"duckdb"},
+        **MODEL,
+    ),
+    dg.AssetSpec(
+        "checkpoints",
+        deps=["outcomes", "trend_validations"],
+        description="Weights after each training step worth keeping, ranked by prequential loss; and the steps.",
+        kinds={"duckdb", "torch"},
+        **MODEL,
+    ),
+]
+
+
+@dg.multi_asset(
+    name="learning",
+    specs=SPECS,
+    partitions_def=STREAM_MONTHS,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def learning(
+    context: dg.AssetExecutionContext,
+    scope: ScopeResource,
+    warehouse: WarehouseResource,
+    progress: dg.ResourceParam[Progress],
+) -> Iterator[dg.MaterializeResult]:
+    """Predicts, settles, validates and trains in the order of events, up to the end of the run's months."""
+    from hindsight.learn import learn  # torch takes over a second to import
+
+    settings, store = load(), warehouse.open()
+    covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
+    lessons = {f"{model}, {each}": (each, model) for each in covered for model in settings.models}
+    reports = [
+        learn(settings, each.stream, model, each.window.end, progress.of(each.stream, f"learning {model}"))
+        for each, model in lessons.values()
+    ]
+    for spec in SPECS:
+        add_figures(context, store, spec.key.to_user_string(), covered)
+        yield dg.MaterializeResult(
+            asset_key=spec.key, metadata={**of_run(lessons, reports), **standing(store, spec.key.to_user_string())}
+        )

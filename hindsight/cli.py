@@ -1,0 +1,194 @@
+"""The command `hindsight`: the whole chain over history, the UI, and what is stored.
+
+The command line is the front door: it alone inside `hindsight` calls `pipelines`, and only inside a command, so that
+`hindsight --help` does not wait for Dagster.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hindsight.errors import HindsightError
+from hindsight.market.streams import Window, floor_to
+from hindsight.settings import Settings, as_toml, load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help=(
+        "Predict a market, store every prediction by reference, and learn when the market has answered.\n\n"
+        "[b]hindsight demo[/b] shows all of it on simulated candles in a few minutes; "
+        "[b]hindsight backfill[/b] does it over your own history; [b]hindsight up[/b] opens the UI.\n\n"
+        "Everything lives under HINDSIGHT_HOME (default .hindsight/). Settings come from hindsight.toml, and each can "
+        "be overridden by an environment variable, as in HINDSIGHT_SOURCE=archive:DIR."
+    ),
+)
+console = Console()
+DEMO = ("2024-01-01", "2024-01-15")
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """An error that Hindsight raised on purpose ends as its message and exit code 1, without a traceback."""
+    try:
+        yield
+    except HindsightError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def demo() -> None:
+    """Run the main job over 14 days of simulated ETH/USDT and BTC/USDT 1m candles, and print what came of it.
+
+    Needs no network. Run it again and it finds everything done.
+    """
+    os.environ["HINDSIGHT_SOURCE"] = "simulated"
+    console.print("The data is [b]simulated[/b]: a seeded market with a known, planted predictability.")
+    with _told_plainly():
+        settings = load()
+        _backfill(settings, _window(settings, *DEMO))
+        _print_summary(settings)
+
+
+@app.command()
+def backfill(
+    since: Annotated[str, typer.Option(metavar="DATE", help="first instant, UTC: 2022-01-01 or 2022-01-01T12:00")],
+    until: Annotated[str, typer.Option(metavar="DATE", help="end, UTC, excluded; default: now")] = "",
+    symbol: Annotated[list[str] | None, typer.Option(help="only this market; repeat for more")] = None,
+    timeframe: Annotated[str, typer.Option(help="length of one candle, like 1m; default: the setting")] = "",
+    model: Annotated[list[str] | None, typer.Option(help="only this model; repeat for more")] = None,
+) -> None:
+    """Run the whole chain over history: candles, indicators, pivots, predictions, outcomes, trends, checkpoints.
+
+    Each stream is one Dagster run, shown in the UI; the streams run side by side. Stop it whenever you like, with
+    Ctrl-C or worse: the same command goes on where it stopped, and what is done is not done again.
+
+    [b]Examples[/b]
+
+      hindsight backfill --since 2022-01-01 --until 2022-02-01
+
+      hindsight backfill --since 2024-01-01 --symbol ETH/USDT --timeframe 1h
+
+      HINDSIGHT_SOURCE=archive:~/klines hindsight backfill --since 2022-01-01 --until 2024-01-01
+    """
+    narrowed = {"SYMBOLS": ",".join(symbol or ()), "TIMEFRAME": timeframe, "MODELS": ",".join(model or ())}
+    # By environment, so that the processes of the runs and the partitions that they fill agree on it.
+    os.environ.update({f"HINDSIGHT_{name}": value for name, value in narrowed.items() if value})
+    with _told_plainly():
+        settings = load()
+        _backfill(settings, _window(settings, since, until))
+        _print_summary(settings)
+
+
+@app.command()
+def up(port: Annotated[int, typer.Option(help="port of the UI")] = 3000) -> None:
+    """Open the UI and start the daemon on this instance; Ctrl-C stops both."""
+    with _told_plainly():
+        settings = load()
+        from pipelines.instance import WORKSPACE, open_instance
+
+        open_instance(settings).dispose()
+        console.print(f"The UI opens at http://127.0.0.1:{port}")
+        dagster = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--port", str(port)]
+        os.execv(sys.executable, dagster)
+
+
+@app.command()
+def status() -> None:
+    """Print what is stored, what is due, which checkpoint serves, and how the trends were graded."""
+    from hindsight.printing import print_status
+    from hindsight.status import status as how_things_stand
+
+    with _told_plainly():
+        print_status(how_things_stand(load()), console)
+
+
+@app.command()
+def show(inference_id: Annotated[int, typer.Argument(help="inference_id of a reference, as in the tables")]) -> None:
+    """Resolve one reference, check its digest, bring back the weights that made it, and make the prediction again.
+
+    Stored and re-made stand side by side; they agree to 1e-6, also when the checkpoint has been evicted since.
+
+      hindsight show 1234567890123456789
+    """
+    from hindsight.printing import print_remade
+    from hindsight.remake import remake
+
+    with _told_plainly():
+        print_remade(remake(load(), inference_id), console)
+
+
+@app.command()
+def settings() -> None:
+    """Print a hindsight.toml with every setting, its default, and what it does.
+
+    hindsight settings > hindsight.toml
+    """
+    print(as_toml())
+
+
+def _window(settings: Settings, since: str, until: str) -> Window:
+    """The window that the user asked for, cut at what has closed. Raises typer.BadParameter for nonsense."""
+    now = floor_to(datetime.now(UTC), settings.streams[0].step)
+    bounds = []
+    for name, text in (("since", since), ("until", until or now.isoformat())):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise typer.BadParameter(f"--{name} {text!r} is not a date like 2022-01-01 or 2022-01-01T12:00") from None
+        bounds.append(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC))
+    start, end = bounds[0], min(bounds[1], now)
+    first = datetime.strptime(settings.first_month, "%Y-%m").replace(tzinfo=UTC)
+    if start >= end:
+        raise typer.BadParameter(f"--since {since} is not before --until {until or 'now'}")
+    if start < first:
+        raise typer.BadParameter(f"--since {since} is before the setting first_month = {settings.first_month}")
+    return Window(start=start, end=end)
+
+
+def _backfill(settings: Settings, window: Window) -> None:
+    """Runs the job with a bar per stream. Raises typer.Exit(1) where a run failed, 130 where the user stopped it."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from pipelines.backfill import backfill as run_backfill
+
+    console.print(f"{', '.join(map(str, settings.streams))} over {window}, into {settings.home}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TimeElapsedColumn())
+    failed = {}
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bars = {
+            str(stream): progress.add_task(f"{stream}: starting", total=None, count="") for stream in settings.streams
+        }
+        try:
+            for heard in run_backfill(settings, list(settings.streams), window):
+                bar, count = bars[heard.stream], f"{heard.done:,}/{heard.total:,}" if heard.total else ""
+                known = {"total": heard.total, "completed": heard.done} if heard.total else {}
+                if heard.stage == "done":
+                    known, count = {"total": 1, "completed": 1}, ""
+                if heard.stage == "failed":
+                    failed[heard.stream] = heard.message
+                progress.update(bar, description=f"{heard.stream}: {heard.stage}", count=count, **known)
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print("Stopped. The same command goes on from here.")
+            raise typer.Exit(130) from None
+    for stream, message in failed.items():
+        Console(stderr=True).print(f"[red]{stream} failed[/red]: {message}", highlight=False, soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_summary(settings: Settings) -> None:
+    from hindsight.printing import print_summary
+    from hindsight.status import status as how_things_stand
+
+    print_summary(how_things_stand(settings), console)
+    console.print("See the runs, charts and checks: [b]hindsight up[/b], then http://127.0.0.1:3000")

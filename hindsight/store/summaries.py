@@ -1,0 +1,212 @@
+"""What is stored, in a few rows: read by `hindsight status` and plotted by Dagster beside each partition."""
+
+import duckdb
+import polars as pl
+
+from hindsight.market.streams import Stream, Window
+from hindsight.store.questions import OF_STREAM
+from hindsight.store.rows import select
+
+BLOCK_BYTES = 262_144
+
+# Each is asked for one window of one stream and returns one row per UTC month: `month` and what the UI plots of it.
+BY_MONTH = {
+    "candles": """
+        select strftime(open_time, '%Y-%m') as month, count(*) as rows, count(*) filter (revision > 0) as revised,
+               coalesce(any_value(missing), 0)::bigint as missing_candles
+        from candles
+        left join (
+          select strftime(start_time, '%Y-%m') as gap_month, sum(candles) as missing
+          from gaps
+          where {of_stream}
+          group by gap_month) as holes on gap_month = strftime(open_time, '%Y-%m')
+        where {of_stream} and open_time >= $start and open_time < $end
+        group by month
+        order by month""",
+    "indicators": """
+        select strftime(open_time, '%Y-%m') as month, count(*) as rows, count(*) filter (adx_14 is null) as not_warm
+        from indicators
+        where {of_stream} and open_time >= $start and open_time < $end
+        group by month
+        order by month""",
+    "pivots": """
+        select strftime(confirmed_at, '%Y-%m') as month, count(*) as rows,
+               count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
+               count(*) filter (level = 3) as level_3, count(*) filter (level = 4) as level_4,
+               count(*) filter (level = 5) as level_5
+        from pivots
+        where {of_stream} and confirmed_at >= $start and confirmed_at < $end
+        group by month
+        order by month""",
+    "inference_references": """
+        select strftime(made_at, '%Y-%m') as month, count(*) as rows, avg(action_confidence) as mean_confidence
+        from inference_references
+        where {of_stream} and made_at >= $start and made_at < $end
+        group by month
+        order by month""",
+    "outcomes": """
+        select strftime(settled_at, '%Y-%m') as month, count(*) as rows,
+               count(*) filter (status = 'unusable') as unusable,
+               avg(is_correct::int) filter (kind = 'candle') as direction_accuracy,
+               avg(log_loss) filter (kind = 'candle') as direction_log_loss,
+               avg(is_correct::int) filter (is_next) as next_pivot_accuracy,
+               avg(log_loss) filter (is_next) as next_pivot_log_loss
+        from outcomes
+        where {of_stream} and settled_at >= $start and settled_at < $end
+        group by month
+        order by month""",
+    "trend_validations": """
+        select strftime(settled_at, '%Y-%m') as month, count(*) as rows,
+               count(*) filter (status = 'expired') as expired,
+               avg(is_correct::int) as trend_accuracy, avg(log_loss) as trend_log_loss,
+               count(*) filter (priority = 'high') as high_priority
+        from trend_validations
+        where {of_stream} and settled_at >= $start and settled_at < $end
+        group by month
+        order by month""",
+    "checkpoints": """
+        select strftime(event_time, '%Y-%m') as month, count(*) as training_steps, avg(loss) as loss,
+               avg(loss_action) as loss_action, avg(loss_candle) as loss_candle,
+               avg(loss_trend) as loss_trend, avg(loss_pivot) as loss_pivot,
+               count(*) / nullif(sum(seconds), 0) as steps_per_second
+        from training_steps
+        where {of_stream} and event_time >= $start and event_time < $end
+        group by month
+        order by month""",
+}
+
+
+def by_month(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window: Window) -> pl.DataFrame:
+    """One row per UTC month of `window`: `month` (2024-01) and the figures of `table`, one of BY_MONTH."""
+    sql = BY_MONTH[table].replace("{of_stream}", OF_STREAM)
+    named = {"venue": stream.venue, "symbol": stream.symbol, "timeframe": stream.timeframe}
+    return select(con, sql, **named, start=window.start, end=window.end)
+
+
+def trend_stats(con: duckdb.DuckDBPyConnection, model: str | None = None, stream: Stream | None = None) -> pl.DataFrame:
+    """Per model and stream: total, validated, correct, accuracy (correct / validated), pending, expired; and unusable.
+
+    A trend that straddles a missing candle is unusable: it is counted apart and is in no total, so that
+    total = validated + pending + expired.
+    """
+    sql = """
+        with made as (
+          select model, venue, symbol, timeframe, count(*) as made
+          from inference_references
+          group by all),
+        graded as (
+          select model, venue, symbol, timeframe,
+                 count(*) filter (status = 'validated') as validated,
+                 count(*) filter (is_correct) as correct,
+                 count(*) filter (status = 'expired') as expired,
+                 count(*) filter (status = 'unusable') as unusable
+          from trend_validations
+          group by all)
+        select model, venue, symbol, timeframe,
+               made - coalesce(unusable, 0) as total,
+               coalesce(validated, 0) as validated,
+               coalesce(correct, 0) as correct,
+               correct / nullif(validated, 0) as accuracy,
+               made - coalesce(validated, 0) - coalesce(expired, 0) - coalesce(unusable, 0) as pending,
+               coalesce(expired, 0) as expired,
+               coalesce(unusable, 0) as unusable
+        from made
+        left join graded using (model, venue, symbol, timeframe)
+        where ($model is null or model = $model)
+          and ($stream is null or concat_ws(' ', venue, symbol, timeframe) = $stream)
+        order by model, venue, symbol, timeframe"""
+    return select(con, sql, model=model, stream=None if stream is None else str(stream))
+
+
+def stored(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per stream: candles, first and last, missing candles, and pivots of each level."""
+    sql = """
+        with held as (
+          select venue, symbol, timeframe, count(*) as candles, min(open_time) as first, max(open_time) as last
+          from candles
+          group by all),
+        holes as (select venue, symbol, timeframe, sum(candles)::bigint as missing from gaps group by all),
+        turns as (
+          select venue, symbol, timeframe,
+                 count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
+                 count(*) filter (level = 3) as level_3, count(*) filter (level = 4) as level_4,
+                 count(*) filter (level = 5) as level_5
+          from pivots
+          group by all)
+        select held.*, coalesce(missing, 0) as missing, level_1, level_2, level_3, level_4, level_5
+        from held
+        left join holes using (venue, symbol, timeframe)
+        left join turns using (venue, symbol, timeframe)
+        order by venue, symbol, timeframe"""
+    return select(con, sql)
+
+
+def learned(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per model and stream: references, outcomes, unusable ones, steps, how far it has learned, and candles due."""
+    sql = """
+        with made as (
+          select model, venue, symbol, timeframe, count(*) as reference_rows from inference_references group by all),
+        answered as (
+          select model, venue, symbol, timeframe, count(*) filter (status = 'settled') as settled,
+                 count(*) filter (status = 'unusable') as unusable
+          from outcomes
+          group by all),
+        trained as (
+          select model, venue, symbol, timeframe, count(*) as steps, max(step) as latest_step,
+                 count(*) / nullif(sum(seconds), 0) as steps_per_second
+          from training_steps
+          group by all),
+        waiting as (
+          select model, venue, symbol, timeframe, count(*) as due
+          from learned_until
+          join candles using (venue, symbol, timeframe)
+          where recorded_at > until and revision = 0
+          group by all)
+        select model, venue, symbol, timeframe, coalesce(reference_rows, 0) as reference_rows,
+               coalesce(settled, 0) as settled, coalesce(unusable, 0) as unusable, coalesce(steps, 0) as steps,
+               steps_per_second, until as learned_until, coalesce(due, 0) as candles_due
+        from learned_until
+        left join made using (model, venue, symbol, timeframe)
+        left join answered using (model, venue, symbol, timeframe)
+        left join trained using (model, venue, symbol, timeframe)
+        left join waiting using (model, venue, symbol, timeframe)
+        order by model, venue, symbol, timeframe"""
+    return select(con, sql)
+
+
+def checkpoints_held(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """The checkpoints that are kept for what they are: best, latest, serving, pinned. Best first."""
+    sql = """
+        select model, venue, symbol, timeframe, checkpoint_id, event_time, prequential_loss, scored,
+               is_serving, is_best, is_latest, is_pinned, file
+        from checkpoints
+        where evicted_at is null and (is_serving or is_best or is_latest or is_pinned)
+        order by model, venue, symbol, timeframe, prequential_loss nulls last, checkpoint_id"""
+    return select(con, sql)
+
+
+def scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Prequential scores per model, stream, target and predictor (the model and its baselines), over all days."""
+    sql = """
+        select model, venue, symbol, timeframe, target, predictor, sum(settled)::bigint as settled,
+               sum(correct) / nullif(sum(settled) filter (correct is not null), 0) as accuracy,
+               sum(log_loss_sum) / nullif(sum(settled) filter (log_loss_sum is not null), 0) as log_loss,
+               sum(regression_loss_sum)
+                 / nullif(sum(settled) filter (regression_loss_sum is not null), 0) as regression_loss
+        from scores
+        group by model, venue, symbol, timeframe, target, predictor
+        order by model, venue, symbol, timeframe, target, log_loss nulls last, regression_loss nulls last, predictor"""
+    return select(con, sql)
+
+
+def bytes_per_reference(con: duckdb.DuckDBPyConnection) -> float | None:
+    """Bytes of the DuckDB file that hold references, divided by the references; None where there are none.
+
+    Whole blocks are counted once, so that below some 100,000 references the figure is an upper bound.
+    """
+    sql = """
+        select count(distinct block_id) * $block_bytes
+               / nullif((select count(*) from inference_references), 0) as bytes_each
+        from pragma_storage_info('inference_references')
+        where block_id >= 0"""
+    return select(con, sql, block_bytes=BLOCK_BYTES)["bytes_each"].item()

@@ -1,0 +1,100 @@
+"""A backfill from the command line: one Dagster run per stream, the streams in parallel processes.
+
+Run through `hindsight backfill`. The processes do nothing that a run started from the UI does not do: kill them at any
+moment, and the next run, from wherever it is started, goes on from the tables.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from queue import Empty
+
+import dagster as dg
+
+from hindsight.errors import HindsightError
+from hindsight.market.streams import Stream, Window
+from hindsight.settings import Settings
+from pipelines.instance import PID, open_instance
+from resources.progress import Listener, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a worker said: how far a stage is; or, with stage `done` or `failed`, that it has ended and how."""
+
+    stream: str
+    stage: str
+    done: int = 0
+    total: int = 0
+    message: str = ""
+
+
+def backfill(settings: Settings, streams: list[Stream], window: Window) -> Iterator[Heard]:
+    """Runs the whole chain over `window`, and yields what the workers say until the last has ended.
+
+    Leaving the iteration early (Ctrl-C, an exception) ends the workers.
+    """
+    open_instance(settings)  # its databases are created here, once, before the workers meet at them
+    context = multiprocessing.get_context("spawn")
+    heard: Queue[Heard] = context.Queue()
+    workers = {
+        str(stream): context.Process(target=_work, args=(settings.threads, stream, window, heard), name=str(stream))
+        for stream in streams
+    }
+    for worker in workers.values():
+        worker.start()
+    try:
+        while workers:
+            try:
+                news = heard.get(timeout=0.5)
+            except Empty:
+                for name in [name for name, worker in workers.items() if worker.exitcode not in (None, 0)]:
+                    code = workers.pop(name).exitcode
+                    yield Heard(name, "failed", message=f"its process ended with {code}")
+                continue
+            if news.stage in ("done", "failed"):
+                workers.pop(news.stream).join()
+            yield news
+    finally:
+        for worker in workers.values():
+            worker.terminate()
+        for worker in workers.values():
+            worker.join(10)
+            worker.kill()
+
+
+def _work(threads: int, stream: Stream, window: Window, heard: "Queue[Heard]") -> None:
+    """The body of one worker process: one run of the job `backfill` over one stream."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    logging.disable(logging.CRITICAL)  # the run's log is in the UI; the terminal belongs to the progress bars
+    try:
+        run_job(stream, window, lambda name, stage, done, total: heard.put(Heard(name, stage, done, total)))
+        heard.put(Heard(str(stream), "done"))
+    except HindsightError as error:
+        heard.put(Heard(str(stream), "failed", message=str(error)))
+
+
+def run_job(stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInProcessResult:
+    """One run of the job `backfill` in this process, shown in the UI like any other."""
+    from assets.partitions import range_tags
+    from pipelines.definitions import defs
+
+    scope = {"since": window.start.isoformat(), "until": window.end.isoformat()}
+    return defs.resolve_job_def("backfill").execute_in_process(
+        run_config={"resources": {"scope": {"config": scope}}},
+        instance=dg.DagsterInstance.get(),
+        tags={**range_tags(stream, window), PID: str(os.getpid())},
+        resources={"progress": Progress(listener)},
+    )
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,75 @@
+"""The jobs: the whole chain over history, and one model's learning by hand.
+
+`learn` joins references to outcomes, validates trend lines, trains and checkpoints. These four interleave event by
+event (a training step needs the outcomes of this close, the next prediction the weights of that step), so they are one
+function of the domain and one op here; what can stand apart is what was due before it and how things stand after it.
+"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from assets.metadata import as_table
+from hindsight.market.streams import Stream
+from hindsight.settings import load
+from hindsight.store import summaries
+from resources.scope import instant
+from resources.warehouse import WarehouseResource
+
+backfill = dg.define_asset_job(
+    "backfill",
+    selection=dg.AssetSelection.all(),
+    description="Candles to checkpoints over the months asked for. Running it again changes nothing.",
+)
+
+
+class Lesson(dg.Config):
+    """Whose learning to bring up to date. Left empty: every stream, every model, up to now."""
+
+    stream: str = ""
+    model: str = ""
+    until: str = ""
+
+
+@dg.op
+def due(context: dg.OpExecutionContext, config: Lesson, warehouse: WarehouseResource) -> list[list[str]]:
+    """The [stream, model, until] to learn: those asked for that have recorded candles."""
+    settings = load()
+    with warehouse.open().reading() as con:
+        stored, learned = summaries.stored(con), summaries.learned(con)
+    context.add_output_metadata({"stored": as_table(stored), "due": as_table(learned)})
+    until = (instant(config.until) or datetime.now(UTC)).isoformat()
+    streams = [config.stream] if config.stream else [str(stream) for stream in settings.streams]
+    models = [config.model] if config.model else settings.models
+    return [[stream, model, until] for stream in streams for model in models]
+
+
+@dg.op
+def learn_due(lessons: list[list[str]]) -> list[str]:
+    """Predicts, settles, validates, trains and checkpoints, lesson by lesson in the order of events."""
+    from hindsight.learn import learn as learn_in_hindsight  # torch takes over a second to import
+
+    settings = load()
+    return [
+        str(learn_in_hindsight(settings, Stream.parse(stream), model, datetime.fromisoformat(until)))
+        for stream, model, until in lessons
+    ]
+
+
+@dg.op
+def report(context: dg.OpExecutionContext, warehouse: WarehouseResource, learned: list[str]) -> None:
+    """How things stand now: trends, scores against the baselines, checkpoints."""
+    with warehouse.open().reading() as con:
+        context.add_output_metadata(
+            {
+                "learned": learned,
+                "trend_stats": as_table(summaries.trend_stats(con)),
+                "scores": as_table(summaries.scores(con)),
+                "checkpoints": as_table(summaries.checkpoints_held(con)),
+            }
+        )
+
+
+@dg.job(description="Learns what the recorded candles have answered: predict, settle, validate, train, checkpoint.")
+def learn() -> None:
+    report(learned=learn_due(due()))
