@@ -8,7 +8,7 @@ import polars as pl
 
 from hindsight.market.streams import Stream
 
-STREAM_COLUMNS = ("venue", "symbol", "timeframe")
+OF_STREAM = "venue = $venue and symbol = $symbol and timeframe = $timeframe"  # filled by stream_key
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, stream: Stream | None = None) -> int:
@@ -46,6 +46,12 @@ def select_with(con: duckdb.DuckDBPyConnection, incoming: pl.DataFrame, sql: str
     """The rows of a query in which `incoming` can be read like a table."""
     with _registered(con, incoming):
         return con.sql(sql, params=params).pl()
+
+
+def delete_with(con: duckdb.DuckDBPyConnection, incoming: pl.DataFrame, sql: str, **params: object) -> None:
+    """Runs a statement that removes rows, in which `incoming` can be read like a table."""
+    with _registered(con, incoming):
+        con.execute(sql, params)
 
 
 def stream_key(stream: Stream) -> dict[str, str]:

@@ -61,6 +61,7 @@ create table if not exists pivots (
 
 create table if not exists pivot_states (        -- what the streaming rule carries over; one per stream and month
     venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    since timestamptz not null,          -- open time of the first candle seen
     as_of timestamptz not null,          -- every candle that opened before this has been seen
     state blob not null
 );

@@ -1,0 +1,236 @@
+"""Recording: from what a source delivers to candles, from candles to indicators, from both to pivots.
+
+Each verb moves its table to where it stands at the end of a window, and does the same whether the window is a year or a
+candle: a backfill and a live run call it alike, and calling it again changes nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TypeVar
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from hindsight.errors import HistoryOutOfOrder
+from hindsight.exchange.sources import Source
+from hindsight.market.as_of import as_first_known, as_of
+from hindsight.market.candles import TIME, accept
+from hindsight.market.indicators import DAY, WARMUP, anchor, compute
+from hindsight.market.pivots import PivotState, advance
+from hindsight.market.streams import EPOCH, Stream, Window, floor_to, next_month, to_ms
+from hindsight.store import market_tables as tables
+from hindsight.store.deliveries import write_candles
+from hindsight.store.warehouse import Warehouse
+
+# Half a million candles at a time: few enough for any memory, enough for DuckDB to write whole row groups.
+BATCH_ROWS = 500_000
+A_MOMENT = timedelta(microseconds=1)
+RECORD_IN_ORDER = (
+    "Record history in the order of time: set HINDSIGHT_HOME to a new folder and backfill from the earliest date"
+)
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandleReport:
+    """What recording candles did: deliveries accepted, candles new and corrected, deliveries refused; gaps now."""
+
+    candles: int
+    inserted: int
+    revised: int
+    refused: int
+    gaps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PivotReport:
+    """How many pivots of each level were confirmed."""
+
+    level_1: int
+    level_2: int
+    level_3: int
+    level_4: int
+    level_5: int
+
+
+def record_candles(warehouse: Warehouse, source: Source, stream: Stream, window: Window, now: datetime) -> CandleReport:
+    """Stores what `source` delivers for `window`: candles, corrections, the gaps they leave, and what was refused.
+
+    Nothing is held while the source is waited for; each batch lands whole or not at all.
+    """
+    candles = inserted = revised = refused = gaps = 0
+    for frames in _batches(source.candles(stream, window), len):
+        good, bad = accept(pl.concat(frames), stream)
+        with warehouse.writing() as con:
+            written = write_candles(con, stream, good, now)
+            tables.append_refused(con, stream, bad, now)
+            if written.span is not None:
+                tables.find_gaps_again(con, stream, written.span)
+            gaps = tables.read_gaps(con, stream, window).height
+        candles, refused = candles + good.height, refused + bad.height
+        inserted, revised = inserted + written.inserted, revised + written.revised
+    return CandleReport(candles=candles, inserted=inserted, revised=revised, refused=refused, gaps=gaps)
+
+
+def _batches(parts: Iterable[Part], rows_of: Callable[[Part], int]) -> Iterator[list[Part]]:
+    """The parts in order, as many together as make BATCH_ROWS: each opening of the warehouse writes blocks anew."""
+    batch: list[Part] = []
+    rows = 0
+    for part in parts:
+        batch.append(part)
+        rows += rows_of(part)
+        if rows >= BATCH_ROWS:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
+
+
+def record_indicators(warehouse: Warehouse, stream: Stream, window: Window) -> int:
+    """Computes the indicators of `window` and of all rows that a correction recorded in it reaches; counts rows."""
+    with warehouse.reading() as con:
+        windows = _reached(con, stream, window)
+    rows = 0
+    for months in _batches([month for each in windows for month in each.months()], lambda each: _length(each, stream)):
+        with warehouse.writing() as con:
+            rows += sum(_replace_indicators(con, stream, month) for month in months)
+    return rows
+
+
+def _replace_indicators(con: duckdb.DuckDBPyConnection, stream: Stream, month: Window) -> int:
+    candles = tables.read_candles(con, stream, Window(start=anchor(month.start, stream.step), end=month.end))
+    values = compute(candles, month, stream.step)
+    values = values.insert_column(1, _known_at(candles, month, stream.step))
+    return tables.replace_indicators(con, stream, month, values)
+
+
+def _reached(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> list[Window]:
+    """The stretches whose indicators may have changed with the candles delivered for `window`, in order, disjoint."""
+    last = tables.last_indicators(con, stream, Window(start=window.end, end=_reach(window.end, stream.step)))
+    stretches = [Window(start=window.start, end=window.end if last is None else last + stream.step)]
+    for corrected in reversed(tables.corrected_before(con, stream, window)):
+        following = stretches[-1]
+        end = min(_reach(corrected + stream.step, stream.step), window.start)
+        if end >= following.start:
+            stretches[-1] = Window(start=corrected, end=following.end)
+        else:
+            stretches.append(Window(start=corrected, end=end))
+    return stretches[::-1]
+
+
+def _reach(end: datetime, step: timedelta) -> datetime:
+    """The first instant whose indicators depend on no candle that opens before `end`."""
+    return floor_to(end + WARMUP * step - A_MOMENT, DAY) + DAY
+
+
+def _known_at(candles: pl.DataFrame, window: Window, step: timedelta) -> pl.Series:
+    """When the values of each candle in `window` were known: once all candles were that they depend on."""
+    open_ms = candles["open_time"].to_physical().to_numpy() // 1000
+    recorded = candles["recorded_at"].to_physical().to_numpy()
+    known = [np.empty(0, np.int64)]
+    day = floor_to(window.start, DAY)
+    while day < window.end:
+        bounds = (anchor(day, step), max(day, window.start), min(day + DAY, window.end))
+        since, first, end = np.searchsorted(open_ms, [to_ms(bound) for bound in bounds])
+        known.append(np.maximum.accumulate(recorded[since:end])[first - since :])
+        day += DAY
+    return pl.Series("known_at", np.concatenate(known)).cast(TIME)
+
+
+def record_pivots(warehouse: Warehouse, stream: Stream, until: datetime, *, max_gap: int) -> PivotReport:
+    """Confirms the pivots of every candle that closed by `until` and was not seen yet; counts them by level.
+
+    A candle counts as it was first delivered, if that was at its close, and its strength by the ATR14 known then: no
+    later correction ever changes a pivot, and pivots found anew are the same ones. Raises HistoryOutOfOrder where
+    candles were stored that pivots have gone past.
+    """
+    until = floor_to(until, stream.step)
+    confirmed = dict.fromkeys(range(1, 6), 0)
+    is_done = False
+    while not is_done:
+        seen = 0
+        with warehouse.writing() as con:
+            _check_history(con, stream, until)
+            while seen < BATCH_ROWS and not is_done:
+                month = _unseen_month(con, stream, until)
+                is_done = month is None
+                if month is not None:
+                    found = _advance_over(con, stream, month, max_gap)
+                    for level, count in found["level"].value_counts().iter_rows():
+                        confirmed[level] += count
+                    seen += _length(month, stream)
+    return PivotReport(**{f"level_{level}": count for level, count in confirmed.items()})
+
+
+def _length(window: Window, stream: Stream) -> int:
+    return (window.end - window.start) // stream.step
+
+
+def _unseen_month(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetime) -> Window | None:
+    """From the first candle that pivots have not seen to its month's end or `until`; None where they have seen all."""
+    mark = tables.pivot_mark(con, stream)
+    seen_until = EPOCH if mark is None else mark.as_of
+    start = None if seen_until >= until else tables.first_candle(con, stream, Window(start=seen_until, end=until))
+    return None if start is None else Window(start=start, end=min(next_month(start), until))
+
+
+def _advance_over(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, max_gap: int) -> pl.DataFrame:
+    """The pivots that the candles of `window` confirmed, stored with the state after them."""
+    mark = tables.pivot_mark(con, stream)
+    needed = Window(start=anchor(window.start, stream.step), end=window.end)
+    current, revisions = tables.read_candles(con, stream, needed), tables.read_revisions(con, stream, needed)
+    last = current["open_time"].max()
+    assert isinstance(last, datetime)  # the window starts with a candle
+    first_known = as_first_known(current, revisions).filter(
+        pl.col("open_time") >= window.start, pl.col("recorded_at") <= pl.col("open_time") + stream.step
+    )
+    atr = _atr_at_close(current, revisions, window, stream.step)
+    candles = first_known.join(atr, on="open_time", how="left", maintain_order="left")
+    before = PivotState.initial() if mark is None else PivotState.from_bytes(mark.state)
+    after, pivots = advance(before, candles, stream.step, max_gap)
+    tables.append_pivots(con, stream, pivots)
+    since = window.start if mark is None else mark.since
+    tables.write_pivot_mark(
+        con, stream, tables.PivotMark(since=since, as_of=last + stream.step, state=after.to_bytes())
+    )
+    return pivots
+
+
+def _atr_at_close(current: pl.DataFrame, revisions: pl.DataFrame, window: Window, step: timedelta) -> pl.DataFrame:
+    """open_time and atr_14 of the candles in `window`, each from the candles as they were known at its own close."""
+    learned_late = pl.concat([current, revisions.select(current.columns)]).filter(
+        pl.col("recorded_at") > pl.col("open_time") + step
+    )
+    # The first candle that closes at or after each correction; between two of those, the same revisions are current.
+    changes = {floor_to(at - step - A_MOMENT, step) + step for at in learned_late["recorded_at"].unique()}
+    edges = sorted({window.start, window.end, *(at for at in changes if window.start < at < window.end)})
+    parts = []
+    for start, end in pairwise(edges):
+        known = as_of(current, revisions, end).filter(pl.col("open_time") >= anchor(start, step))
+        parts.append(compute(known, Window(start=start, end=end), step).select("open_time", "atr_14"))
+    return pl.concat(parts)
+
+
+def _check_history(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetime) -> None:
+    mark = tables.pivot_mark(con, stream)
+    if mark is None:
+        return
+    older = tables.first_candle(con, stream, Window(start=EPOCH, end=mark.since))
+    if older is not None:
+        raise HistoryOutOfOrder(
+            f"{stream}: expected no candle before {mark.since:%Y-%m-%d %H:%M}, where pivots begin, found one that "
+            f"opens at {older:%Y-%m-%d %H:%M}; pivots are never found again. {RECORD_IN_ORDER}"
+        )
+    if until > mark.as_of:
+        return
+    # Nothing new is asked for: a good time to ask whether a stretch was put beneath what has been seen.
+    stored = tables.count_known_at_close(con, stream, Window(start=mark.since, end=mark.as_of))
+    unseen = stored - int(PivotState.from_bytes(mark.state).as_record()["clock"][0])
+    if unseen > DAY // stream.step:
+        raise HistoryOutOfOrder(
+            f"{stream}: pivots have gone up to {mark.as_of:%Y-%m-%d %H:%M}, and {unseen} candles were put before that "
+            f"since; pivots are never found again. {RECORD_IN_ORDER}"
+        )
