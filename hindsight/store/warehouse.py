@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -58,19 +58,22 @@ class Warehouse:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """The lock is held, and DuckDB's own complaints about the file come out as errors of this project."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with lock.held(self.path):
+        with ExitStack() as stack:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock.held(self.path))
+            except OSError as error:
+                raise WarehouseUnusable(
+                    f"the folder {self.path.parent} of the warehouse cannot be written: {error}; "
+                    "give it to this user, or set HINDSIGHT_HOME to another folder"
+                ) from error
+            try:
                 yield
-        except duckdb.Error as error:
-            found = self._explained(error)
-            if found is None:
-                raise
-            raise found from error
-        except OSError as error:
-            if error.filename is None or Path(error.filename).parent != self.path.parent:
-                raise
-            raise WarehouseUnusable(f"the folder of the warehouse {self.path} cannot be written: {error}") from error
+            except duckdb.Error as error:
+                found = self._explained(error)
+                if found is None:
+                    raise
+                raise found from error
 
     def _open_to_read(self) -> duckdb.DuckDBPyConnection:
         if self.path.exists():
