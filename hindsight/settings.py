@@ -66,8 +66,11 @@ class Settings(BaseSettings):
     max_uses: Annotated[int, Field(ge=1, le=100, description="times that one reference may be trained on")] = 12
 
     learning_rate: Annotated[float, Field(gt=0, le=0.1, description="AdamW step size")] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, le=1, description="AdamW decoupled weight decay")] = 0.01
-    clip_norm: Annotated[float, Field(gt=0, le=1000, description="gradient norm above which a step is scaled down")] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=100, description="AdamW decoupled weight decay")] = 0.01
+    clip_norm: Annotated[float, Field(gt=0, le=1000, description="gradient norm above which steps shrink")] = 1.0
+    average_decay: Annotated[
+        float, Field(ge=0, lt=1, description="share of the running mean of the weights, which predicts, kept per step")
+    ] = 0.999
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of initial weights and of every replay draw")] = 0
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="where the models run")] = "auto"
     threads: Annotated[int, Field(ge=1, le=256, description="processor threads of one learner")] = 1
@@ -113,8 +116,8 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         home = Path(os.environ.get("HINDSIGHT_HOME", ".hindsight"))
-        files = (TomlConfigSettingsSource(settings_cls, path) for path in (Path("hindsight.toml"), home / "hindsight.toml"))
-        return (init_settings, env_settings, *files)
+        files = (Path("hindsight.toml"), home / "hindsight.toml")
+        return (init_settings, env_settings, *(TomlConfigSettingsSource(settings_cls, path) for path in files))
 
     @property
     def venue(self) -> str:

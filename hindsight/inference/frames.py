@@ -1,0 +1,114 @@
+"""The tape in memory, and the frames that references address in it.
+
+Legend: T candles on the tape, F columns, B references, L candles of a frame.
+
+Row i of a tape is the i-th candle since 1970 on the stream's time grid, with everything known at its close: the candle,
+its indicators, and per level and side the last *confirmed* pivot. A missing candle is a row of NaN, so that addressing
+stays arithmetic. Corrections by the venue overwrite rows; what they overwrote is kept in `superseded`, and a frame is
+always gathered as-of the close of its last candle.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from hindsight.market import indicators
+
+CANDLE_COLUMNS = ("open", "high", "low", "close", "volume")
+PIVOT_TYPES = tuple(f"L{level}{side}" for level in range(1, 6) for side in "LH")
+PIVOT_COLUMNS = tuple(f"{pivot_type}_{what}" for pivot_type in PIVOT_TYPES for what in ("price", "age"))
+COLUMNS = CANDLE_COLUMNS + indicators.NAMES + PIVOT_COLUMNS
+COLUMN = {name: index for index, name in enumerate(COLUMNS)}
+WARM = tuple(COLUMN[name] for name in CANDLE_COLUMNS + indicators.NAMES)
+
+Rows = NDArray[np.int64]
+Frames = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """Rows as they stood before the venue corrected something at `until_ms`."""
+
+    first_row: int
+    rows: Frames
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tape:
+    """The column block of one stream in memory: `rows` [T, F] from `first_row` on.
+
+    A row's number is its `open_time` in candles since 1970, whatever part of the tape is in memory.
+    """
+
+    step_ms: int
+    first_row: int
+    rows: Frames
+    superseded: Sequence[Superseded] = ()
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape[1] != len(COLUMNS) or self.rows.dtype != np.float32:
+            raise ValueError(
+                f"tape rows: expected float32 [T, {len(COLUMNS)}], found {self.rows.dtype} {self.rows.shape}"
+            )
+
+    @property
+    def end_row(self) -> int:
+        """The row after the last one in memory."""
+        return self.first_row + len(self.rows)
+
+    def gather(self, last_rows: Rows, length: int) -> Frames:
+        """Frames [B, L, F]: for each reference the `length` rows up to and with `last_rows`, as-of their close.
+
+        Raises ValueError when a frame reaches beyond the rows in memory.
+        """
+        if len(last_rows) and (last_rows.min() - length + 1 < self.first_row or last_rows.max() >= self.end_row):
+            raise ValueError(
+                f"frames of {length} rows ending at {last_rows.min()}..{last_rows.max()} reach beyond the tape's"
+                f" rows [{self.first_row}, {self.end_row})"
+            )
+        frames = np.empty((len(last_rows), length, self.rows.shape[1]), np.float32)
+        for frame, end in zip(frames, (last_rows - self.first_row + 1).tolist(), strict=True):
+            frame[:] = self.rows[end - length : end]
+        for block in sorted(self.superseded, key=lambda block: -block.until_ms):  # the oldest version is laid last
+            self._lay(block, frames, last_rows, length)
+        return frames
+
+    def _lay(self, block: Superseded, frames: Frames, last_rows: Rows, length: int) -> None:
+        made_ms = (last_rows + 1) * self.step_ms
+        block_end = block.first_row + len(block.rows)
+        touched = (made_ms < block.until_ms) & (last_rows >= block.first_row) & (last_rows - length + 1 < block_end)
+        for index in np.flatnonzero(touched):
+            start = int(last_rows[index]) - length + 1
+            low, high = max(start, block.first_row), min(int(last_rows[index]) + 1, block_end)
+            frames[index, low - start : high - start] = block.rows[low - block.first_row : high - block.first_row]
+
+    def first_known(self, first: int, end: int) -> Frames:
+        """Rows [first, end) each as it stood at its own close: what settled outcomes, whatever was corrected later."""
+        rows = self.rows[first - self.first_row : end - self.first_row].copy()
+        for block in sorted(self.superseded, key=lambda block: -block.until_ms):
+            low, high = max(first, block.first_row), min(end, block.first_row + len(block.rows))
+            if low < high:
+                rows[low - first : high - first] = block.rows[low - block.first_row : high - block.first_row]
+        return rows
+
+
+def digest(frame: Frames) -> int:
+    """The 64-bit xxh3 of a frame's bytes: float32 [L, F], little endian, rows first. Source: https://xxhash.com"""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(frame, "<f4").data)
+
+
+def unbroken(rows: Frames) -> NDArray[np.int64]:
+    """For each row the number of candles in an unbroken run that ends with it; 0 where the candle is missing."""
+    present = ~np.isnan(rows[:, COLUMN["open"]])
+    index = np.arange(len(rows))
+    last_missing = np.maximum.accumulate(np.where(present, -1, index))
+    return index - last_missing
+
+
+def warm(rows: Frames) -> NDArray[np.bool_]:
+    """Whether candle and indicators of each row are all there."""
+    return np.asarray(np.isfinite(rows[:, WARM]).all(axis=1))

@@ -1,0 +1,220 @@
+"""Advance one model of one stream: predict, settle, learn, and write what came of it. Backfill and live are this verb.
+
+What is due follows from the tables: a watermark says how far the model has come, and the market's tables how far it can
+go. History is taken in pieces of CHUNK candles; each ends in one transaction that holds its references, outcomes, trend
+validations, training steps, checkpoints and scores, and the watermark. A kill loses the piece at hand and nothing else.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import duckdb
+import numpy as np
+import polars as pl
+import torch
+
+from hindsight.inference.labels import PIVOT_TARGETS, Labels
+from hindsight.inference.records import candle_records, pivot_records, reference_records, settled_between, trend_records
+from hindsight.market.streams import Stream, from_ms, to_ms
+from hindsight.recall import Market, frame_digests, recall_market, recall_memory, recall_weights, schema_of, shape_of
+from hindsight.retain import latest_snapshot, retain, save_snapshots
+from hindsight.settings import Settings
+from hindsight.store import lock
+from hindsight.store.inference_tables import append, learned_until, move_watermark
+from hindsight.store.market_tables import pivot_mark
+from hindsight.store.training_tables import newest_step, replace_scores
+from hindsight.store.warehouse import Warehouse
+from hindsight.training.checkpoints import remove
+from hindsight.training.learner import tensors_of
+from hindsight.training.loop import Cadence, Learner, Memory, learn_rows
+from hindsight.training.replay import ReplayRule
+from hindsight.training.scores import score_days
+from hindsight.training.step import LOSS_PARTS
+from hindsight.training.step_records import step_records
+
+CHUNK = 2880  # candles; cut on the time grid, so that no result depends on where a run began
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class LearnReport:
+    """What one call did. Seconds are wall time; `seconds_inside` is forward, backward and optimizer alone."""
+
+    closes: int = 0
+    predicted: int = 0
+    settled: int = 0  # candle outcomes
+    graded: int = 0  # trends, expired ones included
+    steps: int = 0
+    loss_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSS_PARTS, 0.0))
+    seconds: float = 0.0
+    seconds_inside: float = 0.0
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Mean training loss over the steps, by part."""
+        return {part: total / max(self.steps, 1) for part, total in self.loss_sums.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """Who learns what: fixed for one call."""
+
+    settings: Settings
+    stream: Stream
+    model: str
+    mode: str
+    warehouse: Warehouse
+
+
+def learn(
+    settings: Settings,
+    stream: Stream,
+    model: str,
+    until: datetime,
+    progress: Progress | None = None,
+    mode: Literal["backfill", "live"] = "backfill",
+) -> LearnReport:
+    """Takes `model` from where it stands to `until`, or as far as pivots are recorded. Doing it again changes nothing.
+
+    `progress` is called with the closes done and the closes to do. One learner per model and stream at a time: another
+    caller waits until this one is done, and then finds nothing left.
+    """
+    torch.set_num_threads(settings.threads)
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    subject = _Subject(settings=settings, stream=stream, model=model, mode=mode, warehouse=warehouse)
+    report, started = LearnReport(), time.perf_counter()
+    settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
+    with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
+        with warehouse.reading() as con:
+            begin, last = _due(con, model, stream, until)
+            if begin == last:
+                return report
+            learner = recall_weights(con, settings, model, stream, newest_step(con, model, stream)[0])
+        first = begin
+        while first < last:
+            end = min((first // CHUNK + 1) * CHUNK, last)
+            _learn_piece(subject, learner, report, first, end, verify=first == begin, newest=end == last)
+            first = end
+            if progress:
+                progress(first - begin, last - begin)
+    report.seconds, report.seconds_inside = time.perf_counter() - started, learner.seconds_inside
+    return report
+
+
+def _due(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, until: datetime) -> tuple[int, int]:
+    """The rows [first, last) whose closes are due: after the watermark, up to `until` and to where pivots stand."""
+    mark = pivot_mark(con, stream)
+    if mark is None:
+        return 0, 0
+    done = learned_until(con, model, stream)
+    first = to_ms(done[1] if done else mark.since) // stream.step_ms
+    return first, max(first, to_ms(min(until, mark.as_of)) // stream.step_ms)
+
+
+def _learn_piece(
+    subject: _Subject, learner: Learner, report: LearnReport, first: int, end: int, *, verify: bool, newest: bool
+) -> None:
+    """One piece of history, from the tables to the tables."""
+    settings, stream, model = subject.settings, subject.stream, subject.model
+    shape, schema = shape_of(model), schema_of(model)
+    with subject.warehouse.reading() as con:
+        market = recall_market(con, settings, stream, shape, first, end)
+        memory = recall_memory(con, model, stream, market, shape, first, verify=verify)
+    learned = learn_rows(
+        learner,
+        market.tape,
+        market.labels,
+        memory,
+        first,
+        end,
+        market.l2_rows,
+        cadence=cadence_of(settings),
+        replay=replay_of(settings),
+        seed=settings.seed,
+        snapshot=tensors_of,
+    )
+    snapshots = list(learned.snapshots)
+    if newest and learner.number and learner.number % settings.snapshot_every:
+        snapshots.append(latest_snapshot(learner, market.labels, memory, end, settings.score_window))
+    saved = save_snapshots(settings, stream, model, learner, snapshots, schema)
+    references = _references(subject, market, memory, first, str(learner.device))
+    outcomes = _outcomes(subject, market.labels, memory, first, end)
+    at = settled_between(market.labels.trend.settled, memory.made, first, end)
+    trends = trend_records(model, stream, market.labels, at, memory.predictions)
+    steps = step_records(model, stream, learner, learned.steps, schema)
+    scores = score_days(market.tape, memory, market.labels, first, end, settings.trend_ttl, stream, model)
+
+    until = from_ms(end * stream.step_ms)
+    with subject.warehouse.writing() as con:
+        append(con, "inference_references", stream, [references])
+        append(con, "outcomes", stream, outcomes)
+        append(con, "trend_validations", stream, [trends])
+        append(con, "training_steps", stream, [steps])
+        evicted = retain(con, settings, stream, model, saved, until)
+        replace_scores(con, model, stream, scores)
+        move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
+    for file in evicted:
+        remove(settings.checkpoints_path / file)
+
+    report.closes += end - first
+    report.predicted += len(references)
+    report.settled += len(outcomes[0])
+    report.graded += len(trends)
+    report.steps += len(learned.steps)
+    for part in LOSS_PARTS:
+        report.loss_sums[part] += sum(step.loss[part] for step in learned.steps)
+
+
+def cadence_of(settings: Settings) -> Cadence:
+    """When to predict, train and keep, from the settings."""
+    return Cadence(
+        predict_every=settings.predict_every,
+        train_every=settings.train_every,
+        batch_size=settings.batch_size,
+        snapshot_every=settings.snapshot_every,
+        score_window=settings.score_window,
+    )
+
+
+def replay_of(settings: Settings) -> ReplayRule:
+    """What replay draws from, from the settings."""
+    return ReplayRule(
+        replay_window=settings.replay_window,
+        replay_minimum=settings.replay_minimum,
+        corrective_weight=settings.corrective_weight,
+        max_uses=settings.max_uses,
+    )
+
+
+def _references(subject: _Subject, market: Market, memory: Memory, first: int, device: str) -> pl.DataFrame:
+    """The references made at the closes from row `first` on, with the digest of what each of them saw."""
+    at = np.flatnonzero(memory.made & (np.arange(len(memory.made)) >= first - memory.first_row))
+    rows, shape = at + memory.first_row, shape_of(subject.model)
+    return reference_records(
+        subject.model,
+        subject.stream,
+        rows,
+        memory.norm_params[at],
+        memory.predictions[at],
+        memory.checkpoint[at],
+        shape,
+    ).with_columns(
+        schema_hash=pl.lit(schema_of(subject.model)),
+        digest=pl.Series(frame_digests(market.tape, rows, shape.length), dtype=pl.UInt64),
+        device=pl.lit(device),
+        mode=pl.lit(subject.mode),
+    )
+
+
+def _outcomes(subject: _Subject, labels: Labels, memory: Memory, first: int, end: int) -> list[pl.DataFrame]:
+    """The outcomes that became known at the closes of rows [first, end), candles before pivots."""
+    model, stream, predicted, norm = subject.model, subject.stream, memory.predictions, memory.norm_params
+    at = settled_between(labels.candle.settled, memory.made, first, end)
+    frames = [candle_records(model, stream, labels, at, predicted, norm)]
+    for kind in range(len(PIVOT_TARGETS)):
+        at = settled_between(labels.pivot.settled[:, kind], memory.made, first, end)
+        frames.append(pivot_records(model, stream, labels, kind, at, predicted, norm))
+    return frames

@@ -1,0 +1,255 @@
+"""Bring back what a learner knew: the market as labels and tape, its references as arrays, its weights at any step.
+
+Everything comes from the tables. The weights after a step are the nearest kept checkpoint plus the steps since,
+re-lived from their records (DESIGN §8), so no prediction depends on a file that may have been evicted.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import polars as pl
+import torch
+
+from hindsight.errors import CheckpointUnreadable, SchemaMismatch
+from hindsight.inference import normalisation
+from hindsight.inference.frames import Tape, digest, unbroken, warm
+from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule, label
+from hindsight.inference.predictions import WIDTH, trend_predicted
+from hindsight.inference.records import predictions_of
+from hindsight.inference.references import InputShape, made_at_ms, schema_hash
+from hindsight.market.streams import Stream, Window, from_ms, to_ms
+from hindsight.settings import Settings
+from hindsight.store import tape as tapes
+from hindsight.store.inference_tables import oldest_pending, read_references
+from hindsight.store.market_tables import pivot_mark
+from hindsight.store.training_tables import newest_step, read_checkpoints, read_steps, times_used
+from hindsight.training.checkpoints import load
+from hindsight.training.learner import config_of, new_learner, restore
+from hindsight.training.loop import Learner, Memory, train
+from hindsight.training.replay import Draw
+from hindsight.training.step import Hyperparameters
+
+logger = logging.getLogger(__name__)
+GATHERED = 256  # frames at a time: enough to keep numpy busy, little enough to stay small
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """What a stretch of events needs of the market: tape, labels, and at which closes L2 pivots were confirmed."""
+
+    tape: Tape
+    labels: Labels
+    l2_rows: np.ndarray
+
+
+def shape_of(model: str) -> InputShape:
+    """The candles that a reference of this model addresses."""
+    lookback = config_of(model).lookback
+    return InputShape(lookback=lookback, warmup=lookback)
+
+
+def schema_of(model: str) -> str:
+    """The hash of what goes in and through this model."""
+    return schema_hash(str(config_of(model)), shape_of(model))
+
+
+def hyperparameters(settings: Settings) -> Hyperparameters:
+    """The settings that a training step depends on."""
+    return Hyperparameters(
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        average_decay=settings.average_decay,
+    )
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Where the models run: `auto` is the GPU where there is one."""
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def recall_market(
+    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: InputShape, first: int, end: int
+) -> Market:
+    """The market around the events at the closes of rows [first, end), reaching back as far as replay and pending
+    references do."""
+    mark = pivot_mark(con, stream)
+    assert mark is not None, "learning starts after pivots"
+    origin = mark.since
+    origin_row = to_ms(origin) // stream.step_ms
+    begin = from_ms(first * stream.step_ms)
+    settled_all = oldest_pending(con, stream, begin, PIVOT_TARGETS)
+    pending_row = to_ms(settled_all) // stream.step_ms - 1 if settled_all else origin_row
+    back = max(settings.replay_window, settings.score_window, settings.trend_ttl)
+    start = max(origin_row, min(first - back, pending_row))
+    span = Window(start=from_ms((start - shape.length) * stream.step_ms), end=from_ms(end * stream.step_ms))
+    tape = tapes.load(con, settings.tape_path, stream, span, origin)
+    pivots = tapes.pivots_for(con, stream, span)
+    rule = TrendRule(flat_fraction=settings.flat_fraction, trend_ttl=settings.trend_ttl)
+    labels = label(start, tape.first_known(start, end), pivots, stream.step_ms, rule)
+    l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
+    return Market(tape=tape, labels=labels, l2_rows=l2)
+
+
+def recall_memory(
+    con: duckdb.DuckDBPyConnection,
+    model: str,
+    stream: Stream,
+    market: Market,
+    shape: InputShape,
+    first: int,
+    *,
+    verify: bool,
+) -> Memory:
+    """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on.
+
+    With `verify`, references whose digest no longer matches what the tape holds are reported and left out.
+    """
+    start, count = market.labels.first_row, len(market.labels.candle.settled)
+    memory = Memory(
+        first_row=start,
+        predictable=np.zeros(count, np.bool_),
+        norm_params=np.full((count, 4), np.nan, np.float32),
+        made=np.zeros(count, np.bool_),
+        predictions=np.full((count, WIDTH), np.nan, np.float32),
+        trend=np.zeros(count, np.int8),
+        checkpoint=np.zeros(count, np.int32),
+        uses=np.zeros(count, np.int16),
+        trained_as_candle=start,
+    )
+    since = from_ms(start * stream.step_ms)
+    references = read_references(con, model, stream, Window(start=since, end=from_ms(first * stream.step_ms)))
+    if verify and len(references):
+        references = _verified(references, model, stream, market.tape, shape)
+    if len(references):
+        at = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1 - start
+        memory.made[at] = True
+        memory.norm_params[at] = references["norm_params"].to_numpy()
+        memory.predictions[at] = predictions_of(references)
+        memory.trend[at] = trend_predicted(memory.predictions[at])
+        memory.checkpoint[at] = references["checkpoint_id"].to_numpy()
+    _recall_uses(con, model, stream, memory, since)
+    _, last_candle_step = newest_step(con, model, stream)
+    if last_candle_step is not None:
+        event_row = to_ms(last_candle_step) // stream.step_ms - 1
+        memory.trained_as_candle = start + int(np.searchsorted(market.labels.candle.settled, event_row, side="right"))
+    _mark_predictable(memory, market.tape, shape, first)
+    return memory
+
+
+def recall_weights(
+    con: duckdb.DuckDBPyConnection, settings: Settings, model: str, stream: Stream, number: int
+) -> Learner:
+    """The learner as it stood after training step `number`: the nearest readable checkpoint, and the steps since.
+
+    A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
+    """
+    schema = schema_of(model)
+    learner = new_learner(model, hyperparameters(settings), settings.seed, device_of(settings))
+    kept = read_checkpoints(con, model, stream).filter(
+        pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
+    )
+    for checkpoint_id, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
+        try:
+            restore(learner, load(settings.checkpoints_path / file, schema), checkpoint_id)
+            break
+        except (SchemaMismatch, CheckpointUnreadable) as refusal:
+            logger.warning("%s: %s", stream, refusal)  # and the next one is tried; without any, a new lineage starts
+    steps = read_steps(con, model, stream, learner.number, number).filter(pl.col("schema_hash") == schema)
+    if len(steps):
+        _relive(con, settings, model, stream, learner, steps)
+    learner.number = number
+    return learner
+
+
+def frame_digests(tape: Tape, rows: np.ndarray, length: int) -> np.ndarray:
+    """The digest of each reference's whole input."""
+    parts = np.array_split(rows, max(1, -(-len(rows) // GATHERED)))
+    return np.array([digest(frame) for part in parts for frame in tape.gather(part, length)], np.uint64)
+
+
+def _relive(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    model: str,
+    stream: Stream,
+    learner: Learner,
+    steps: pl.DataFrame,
+) -> None:
+    """Takes `steps` again, exactly as they are on record."""
+    step_ms = stream.step_ms
+    event_rows = steps["event_time"].dt.epoch("ms").to_numpy() // step_ms - 1
+    used = np.concatenate([steps[name].explode().drop_nulls().to_numpy() for name in ("settled", "replayed")])
+    made_rows = made_at_ms(model, stream, used.astype(np.uint64)) // step_ms - 1
+    shape = shape_of(model)
+    first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
+    market = recall_market(con, settings, stream, shape, first, end)
+    memory = recall_memory(con, model, stream, market, shape, end, verify=False)
+    for event_row, step in zip(event_rows.tolist(), steps.iter_rows(named=True), strict=True):
+        settled, replayed = (
+            made_at_ms(model, stream, np.array(step[name], np.uint64)) // step_ms - 1
+            for name in ("settled", "replayed")
+        )
+        drawn = Draw(
+            rows=replayed,
+            high=step["replayed_high"],
+            weight_normal=step["weight_normal"],
+            weight_high=step["weight_high"],
+        )
+        learner.hyper = Hyperparameters(**json.loads(step["hyperparameters"]))
+        train(learner, market.tape, market.labels, memory.norm_params, settled, drawn, event_row)
+
+
+def _verified(references: pl.DataFrame, model: str, stream: Stream, tape: Tape, shape: InputShape) -> pl.DataFrame:
+    rows = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
+    reachable = rows - shape.length + 1 >= tape.first_row
+    matches = np.zeros(len(rows), np.bool_)
+    matches[reachable] = (
+        frame_digests(tape, rows[reachable], shape.length) == references["digest"].to_numpy()[reachable]
+    )
+    if not matches.all():
+        first = references.filter(~pl.Series(matches))["made_at"][0]
+        logger.error(
+            "%s: %d of %d references of %s no longer match their digest, first %s; they are not trained on",
+            stream,
+            int((~matches).sum()),
+            len(rows),
+            model,
+            first,
+        )
+    return references.filter(pl.Series(matches))
+
+
+def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:
+    used = times_used(con, model, stream, since)
+    at = made_at_ms(model, stream, used["inference_id"].to_numpy()) // stream.step_ms - 1 - memory.first_row
+    inside = (at >= 0) & (at < len(memory.uses))
+    memory.uses[at[inside]] = used["uses"].to_numpy()[inside]
+
+
+def _mark_predictable(memory: Memory, tape: Tape, shape: InputShape, first: int) -> None:
+    """Which closes from row `first` on have a whole, warm frame with a scale, and its parameters."""
+    end = memory.first_row + len(memory.made)
+    reach = max(first - shape.length + 1, tape.first_row)
+    rows = tape.rows[reach - tape.first_row : end - tape.first_row]
+    cold = np.concatenate([[0], np.cumsum(~warm(rows))])
+    index = np.arange(len(rows))
+    cold_in_view = cold[index + 1] - cold[np.maximum(index + 1 - shape.lookback, 0)]
+    whole = (unbroken(rows) >= shape.length) & (cold_in_view == 0)
+    candidates = np.flatnonzero(whole) + reach
+    candidates = candidates[candidates >= first]
+    for part in np.array_split(candidates, max(1, -(-len(candidates) // GATHERED))):
+        params = normalisation.norm_params(tape.gather(part, shape.lookback)) if len(part) else None
+        if params is not None:
+            memory.norm_params[part - memory.first_row] = params
+            memory.predictable[part - memory.first_row] = np.isfinite(params).all(axis=1)
+    for block in tape.superseded:  # a candle that came late was not there yet
+        hurt = np.arange(max(block.first_row, first), min(block.first_row + len(block.rows), end))
+        late = np.isnan(tape.gather(hurt, shape.length)[:, :, 0]).any(axis=1) if len(hurt) else np.empty(0, np.bool_)
+        memory.predictable[hurt[late] - memory.first_row] = False

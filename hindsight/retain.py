@@ -1,0 +1,113 @@
+"""Which checkpoints stay: the best by prequential loss, the latest, the serving, the pinned, and every snapshot.
+
+A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back; the others
+are evicted as better or newer ones come. Files are written before the transaction that names them, and removed after
+the one that no longer does.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from hindsight.inference.labels import Labels
+from hindsight.inference.predictions import window_loss
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream, from_ms
+from hindsight.settings import Settings
+from hindsight.store.rows import stream_key
+from hindsight.store.training_tables import read_checkpoints, replace_checkpoints
+from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, save
+from hindsight.training.learner import config_of, tensors_of
+from hindsight.training.loop import Learner, Memory, Snapshot
+
+FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")
+
+
+def save_snapshots(
+    settings: Settings, stream: Stream, model: str, learner: Learner, snapshots: Sequence[Snapshot], schema: str
+) -> pl.DataFrame:
+    """Writes the files of `snapshots`, and returns their rows of `checkpoints`, not yet judged."""
+    key = stream_key(stream)
+    rows = []
+    for taken in snapshots:
+        file = checkpoint_file(model, stream, taken.number)
+        event_time = from_ms((taken.event_row + 1) * stream.step_ms)
+        info = CheckpointInfo(
+            model=model,
+            stream=str(stream),
+            checkpoint_id=taken.number,
+            event_time=event_time.isoformat(),
+            schema_hash=schema,
+            model_config=str(config_of(model)),
+            hyperparameters=learner.hyper.as_dict(),
+            prequential_loss=taken.prequential_loss,
+            scored=taken.scored,
+        )
+        save(settings.checkpoints_path / file, taken.tensors, info)
+        rows.append(
+            {
+                "model": model,
+                **key,
+                "checkpoint_id": taken.number,
+                "event_time": event_time,
+                "schema_hash": schema,
+                "file": str(file),
+                "prequential_loss": taken.prequential_loss if taken.scored else None,
+                "scored": taken.scored,
+                **dict.fromkeys(FLAGS, False),
+                "is_snapshot": taken.number % settings.snapshot_every == 0,
+                "evicted_at": None,
+            }
+        )
+    return pl.DataFrame(rows, schema_overrides={"event_time": TIME, "evicted_at": TIME, "prequential_loss": pl.Float32})
+
+
+def latest_snapshot(learner: Learner, labels: Labels, memory: Memory, end: int, score_window: int) -> Snapshot:
+    """The learner as it stands after the close of row `end` − 1."""
+    loss, scored = window_loss(labels, memory.predictions, memory.made, end - 1, score_window)
+    return Snapshot(
+        number=learner.number, event_row=end - 1, tensors=tensors_of(learner), prequential_loss=loss, scored=scored
+    )
+
+
+def judge(known: pl.DataFrame, best: int, now: datetime) -> tuple[pl.DataFrame, list[Path]]:
+    """All checkpoints with their flags set anew, and the files of those that are evicted now.
+
+    Best are the `best` snapshots of the lowest finite prequential loss, the older one first among equals; NaN never
+    wins. What serves is the newest that is there.
+    """
+    here = pl.col("evicted_at").is_null()
+    ranked = known.filter(here & pl.col("is_snapshot") & pl.col("prequential_loss").is_finite()).sort(
+        "prequential_loss", "checkpoint_id"
+    )
+    winners = ranked["checkpoint_id"].head(best).implode()
+    newest = known.filter(here)["checkpoint_id"].max()
+    judged = known.with_columns(
+        is_best=pl.col("checkpoint_id").is_in(winners),
+        is_latest=pl.col("checkpoint_id") == newest,
+        is_serving=pl.col("checkpoint_id") == newest,
+    )
+    out = here & ~pl.any_horizontal(FLAGS)
+    files = [Path(file) for file in judged.filter(out)["file"]]
+    judged = judged.with_columns(evicted_at=pl.when(out).then(pl.lit(now, TIME)).otherwise("evicted_at"))
+    return judged, files
+
+
+def retain(
+    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, model: str, saved: pl.DataFrame, now: datetime
+) -> list[Path]:
+    """Adds `saved` to the checkpoints on record and returns the files that may go once this is committed."""
+    if saved.is_empty():
+        return []
+    known = read_checkpoints(con, model, stream)
+    fresh = known.filter(~pl.col("checkpoint_id").is_in(saved["checkpoint_id"].implode()))
+    judged, files = judge(
+        pl.concat([fresh, saved.select(known.columns).cast(known.schema)]).sort("checkpoint_id"),
+        settings.checkpoints_kept,
+        now,
+    )
+    replace_checkpoints(con, model, stream, judged)
+    return files

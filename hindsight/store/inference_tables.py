@@ -1,0 +1,127 @@
+"""References, outcomes and trend validations in DuckDB, and how far each model has come."""
+
+from datetime import datetime
+
+import duckdb
+import polars as pl
+
+from hindsight.market.streams import Stream, Window
+from hindsight.store.rows import insert, select, stream_key
+
+
+def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, window: Window) -> pl.DataFrame:
+    """The references made in (start, end], sorted by made_at."""
+    return select(
+        con,
+        """
+        select inference_id, made_at, norm_params, action, action_confidence, predicted_candle, trend_probabilities,
+            next_pivot_high, predicted_pivots, checkpoint_id, schema_hash, digest
+        from inference_references
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and made_at > $start
+          and made_at <= $until
+        order by made_at
+        """,
+        model=model,
+        start=window.start,
+        until=window.end,
+        **stream_key(stream),
+    )
+
+
+def find_reference(con: duckdb.DuckDBPyConnection, inference_id: int) -> pl.DataFrame:
+    """The reference of that id, all columns; empty when there is none."""
+    return select(
+        con,
+        """
+        select *
+        from inference_references
+        where inference_id = $inference_id
+        """,
+        inference_id=inference_id,
+    )
+
+
+def append(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, records: list[pl.DataFrame]) -> int:
+    """Appends the frames to a table of this room; the watermark keeps them from being written twice."""
+    filled = [frame for frame in records if len(frame)]
+    return insert(con, table, pl.concat(filled), stream) if filled else 0
+
+
+def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> tuple[datetime, datetime] | None:
+    """The first close that was looked at and the last one that is done with; None before the first."""
+    found = con.execute(
+        """
+        select since, until
+        from learned_until
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+        """,
+        {"model": model, **stream_key(stream)},
+    ).fetchall()
+    return found[0] if found else None
+
+
+def move_watermark(
+    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, since: datetime, until: datetime
+) -> None:
+    """Moves the watermark from `since` to `until`, in the same transaction as what it stands for.
+
+    Raises RuntimeError when it does not stand at `since`: somebody else has done the work in between.
+    """
+    key = {"model": model, **stream_key(stream)}
+    stands = learned_until(con, model, stream)
+    if stands is None:
+        con.execute(
+            """
+            insert into learned_until (model, venue, symbol, timeframe, since, until)
+            values ($model, $venue, $symbol, $timeframe, $since, $until)
+            """,
+            {**key, "since": since, "until": until},
+        )
+        return
+    if stands[1] != since:
+        raise RuntimeError(f"{model} of {stream} stands at {stands[1]}, expected {since}: two learners ran at once")
+    con.execute(
+        """
+        update learned_until
+        set until = $until
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+        """,
+        {**key, "until": until},
+    )
+
+
+def oldest_pending(
+    con: duckdb.DuckDBPyConnection, stream: Stream, at: datetime, types: tuple[str, ...]
+) -> datetime | None:
+    """Of the newest pivots of each type confirmed at or before `at`, the earliest pivot_time.
+
+    Every reference made at or before it has all its pivot outcomes. None while a type has no pivot yet.
+    """
+    found = con.execute(
+        """
+        select min(newest), count(*)
+        from (
+            select max(pivot_time) as newest
+            from pivots
+            where venue = $venue
+              and symbol = $symbol
+              and timeframe = $timeframe
+              and confirmed_at <= $at
+              and list_contains($types, pivot_type)
+            group by pivot_type
+        )
+        """,
+        {"at": at, "types": list(types), **stream_key(stream)},
+    ).fetchall()
+    newest, count = found[0]
+    return newest if count == len(types) else None

@@ -1,0 +1,126 @@
+"""Training steps, checkpoints and scores in DuckDB."""
+
+from datetime import datetime
+
+import duckdb
+import polars as pl
+
+from hindsight.market.streams import Stream
+from hindsight.store.rows import select, stream_key
+
+
+def newest_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> tuple[int, datetime | None]:
+    """The number of the last training step, 0 for none, and the event time of the last candle-triggered one."""
+    found = con.execute(
+        """
+        select coalesce(max(step), 0), max(event_time) filter (trigger = 'candle')
+        from training_steps
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+        """,
+        {"model": model, **stream_key(stream)},
+    ).fetchall()
+    return found[0]
+
+
+def read_steps(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, after: int, through: int) -> pl.DataFrame:
+    """The steps numbered after + 1 … through, in order."""
+    return select(
+        con,
+        """
+        select step, trigger, event_time, settled, replayed, replayed_high, weight_normal, weight_high, schema_hash,
+            hyperparameters
+        from training_steps
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and step > $after
+          and step <= $through
+        order by step
+        """,
+        model=model,
+        after=after,
+        through=through,
+        **stream_key(stream),
+    )
+
+
+def times_used(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, since: datetime) -> pl.DataFrame:
+    """inference_id and in how many steps later than `since` it was trained on."""
+    return select(
+        con,
+        """
+        select inference_id, count(*) as uses
+        from (
+            select unnest(list_concat(settled, replayed)) as inference_id
+            from training_steps
+            where model = $model
+              and venue = $venue
+              and symbol = $symbol
+              and timeframe = $timeframe
+              and event_time > $since
+        )
+        group by inference_id
+        """,
+        model=model,
+        since=since,
+        **stream_key(stream),
+    )
+
+
+def read_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> pl.DataFrame:
+    """Every checkpoint on record, in the order of its id."""
+    return select(
+        con,
+        """
+        select *
+        from checkpoints
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+        order by checkpoint_id
+        """,
+        model=model,
+        **stream_key(stream),
+    )
+
+
+def replace_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
+    """Puts `frame` in the place of all the model's checkpoints of the stream; it is small."""
+    con.execute(
+        """
+        delete from checkpoints
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+        """,
+        {"model": model, **stream_key(stream)},
+    )
+    con.register("incoming", frame.to_arrow())
+    con.execute("insert into checkpoints by name select * from incoming")
+    con.unregister("incoming")
+
+
+def replace_scores(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
+    """Puts `frame` in the place of the scores of the days it covers."""
+    if frame.is_empty():
+        return
+    con.execute(
+        """
+        delete from scores
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and list_contains($days, day)
+        """,
+        {"model": model, "days": frame["day"].unique().to_list(), **stream_key(stream)},
+    )
+    con.register("incoming", frame.to_arrow())
+    con.execute("insert into scores by name select * from incoming")
+    con.unregister("incoming")

@@ -1,0 +1,91 @@
+"""Checkpoints on disk: safetensors with weights, their running mean and the optimizer, and a JSON beside them.
+
+Written to a temporary name, fsynced, renamed: a file that has its name is whole. A checkpoint's id is the number of
+training steps behind it; 0 is the initial weights, which follow from the seed and need no file.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hindsight.errors import CheckpointUnreadable, SchemaMismatch
+from hindsight.market.streams import Stream
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointInfo:
+    """How a checkpoint came to be; the JSON beside its weights."""
+
+    model: str
+    stream: str
+    checkpoint_id: int
+    event_time: str
+    schema_hash: str
+    model_config: str
+    hyperparameters: dict[str, float]
+    prequential_loss: float | None
+    scored: int
+
+
+def checkpoint_file(model: str, stream: Stream, checkpoint_id: int) -> Path:
+    """Where a checkpoint lies, below the checkpoints folder."""
+    symbol = stream.symbol.replace("/", "-").replace(":", "_")
+    return Path(model) / f"{stream.venue} {symbol} {stream.timeframe}" / f"{checkpoint_id:09d}.safetensors"
+
+
+def save(path: Path, tensors: Tensors, info: CheckpointInfo) -> None:
+    """Writes weights and JSON so that a kill at any moment leaves either the old pair, or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = {field: getattr(info, field) for field in info.__slots__}
+    _replace(path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(named, indent=2) + "\n"))
+    _replace(path, lambda temporary: save_file(tensors, temporary, metadata={"schema_hash": info.schema_hash}))
+
+
+def load(path: Path, schema_hash: str) -> Tensors:
+    """The tensors of a checkpoint made for the input named by `schema_hash`.
+
+    Raises CheckpointUnreadable for a missing or damaged file, SchemaMismatch for another input, naming both hashes.
+    """
+    try:
+        found = json.loads(path.with_suffix(".json").read_text())["schema_hash"]
+        if found != schema_hash:
+            raise SchemaMismatch(
+                f"checkpoint {path.name} was trained on input schema {found}, but the schema at hand is {schema_hash}."
+                " Restore the settings it was trained with, or let a new lineage start"
+            )
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointUnreadable(
+            f"checkpoint {path} cannot be read ({error}). Delete it: the weights are brought back from an earlier"
+            " snapshot and the training steps since"
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Takes an evicted checkpoint off the disk; one that is gone already is no error."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)

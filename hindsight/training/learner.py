@@ -1,0 +1,81 @@
+"""A learner from nothing, to tensors, and back from them: everything that continues a model bit for bit."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from hindsight.errors import CheckpointUnreadable, SettingRefused
+from hindsight.training.checkpoints import Tensors
+from hindsight.training.loop import Learner
+from hindsight.training.step import Hyperparameters, make_optimizer
+from hindsight.training.transformer import PatchTransformer, TransformerConfig
+
+
+class Config(Protocol):
+    """What every model's configuration has; its text is part of the schema hash."""
+
+    @property
+    def lookback(self) -> int: ...
+
+
+MODELS: dict[str, tuple[Config, Callable[[], nn.Module]]] = {
+    "transformer": (TransformerConfig(), lambda: PatchTransformer(TransformerConfig())),
+}
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
+
+
+def config_of(model: str) -> Config:
+    """The configuration of the model of that name. Raises SettingRefused for an unknown one."""
+    if model not in MODELS:
+        raise SettingRefused(f"model {model!r} is unknown; the models are {', '.join(MODELS)}")
+    return MODELS[model][0]
+
+
+def new_learner(model: str, hyper: Hyperparameters, seed: int, device: torch.device) -> Learner:
+    """A learner with initial weights, which follow from `seed` alone."""
+    config = config_of(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = MODELS[model][1]().to(device)
+    return Learner(
+        model=module,
+        average=deepcopy(module).requires_grad_(False),
+        optimizer=make_optimizer(module, hyper),
+        number=0,
+        lookback=config.lookback,
+        device=device,
+        hyper=hyper,
+    )
+
+
+def tensors_of(learner: Learner) -> Tensors:
+    """Copies of weights, running mean and optimizer state on the CPU, by flat names."""
+    named = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
+    named |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
+    for index, state in learner.optimizer.state_dict()["state"].items():
+        named |= {f"optimizer.{index}.{moment}": state[moment] for moment in _MOMENTS}
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in named.items()}
+
+
+def restore(learner: Learner, tensors: Tensors, number: int) -> None:
+    """Puts the state of checkpoint `number` into `learner`. Raises CheckpointUnreadable when tensors do not fit."""
+    try:
+        learner.model.load_state_dict(_below(tensors, "model."))
+        learner.average.load_state_dict(_below(tensors, "average."))
+        optimizer = learner.optimizer.state_dict()
+        parameters = list(learner.model.parameters())
+        optimizer["state"] = {
+            index: {moment: tensors[f"optimizer.{index}.{moment}"] for moment in _MOMENTS}
+            for index in range(len(parameters))
+        }
+        learner.optimizer.load_state_dict(optimizer)
+    except (RuntimeError, KeyError) as error:
+        raise CheckpointUnreadable(f"checkpoint {number} does not fit the model it is for: {error}") from error
+    learner.number = number
+
+
+def _below(tensors: Tensors, prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

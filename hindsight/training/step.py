@@ -1,0 +1,182 @@
+"""One training step: forward, loss, backward, clip, step. The same function learns, and re-lives a recorded step.
+
+Legend: B references of the batch, L lookback, F tape columns, K pivot targets.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as fn
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from hindsight.inference.frames import Frames, Tape
+from hindsight.inference.labels import VALIDATED, Labels
+from hindsight.training.transformer import ModelOutput, usual_ages
+
+LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperparameters:
+    """Everything but data and weights that a step depends on; stored with each step as JSON."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    average_decay: float = 0.999
+    weight_action: float = 1.0
+    weight_candle: float = 0.5
+    weight_trend: float = 1.0
+    weight_pivot: float = 1.0
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Frames and the answers that were known at the event; an answer still pending has mask 0."""
+
+    frames_BLF: Tensor
+    norm_B4: Tensor
+    weight_B: Tensor  # importance
+    up_B: Tensor  # 1 the next close lay above the last, 0 below
+    up_mask_B: Tensor
+    candle_B4: Tensor
+    candle_mask_B: Tensor
+    trend_B: Tensor
+    trend_mask_B: Tensor
+    high_B: Tensor
+    high_mask_B: Tensor
+    pivot_return_BK: Tensor
+    pivot_candles_BK: Tensor
+    pivot_mask_BK: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """The parts, before their weights, and the weighted total. Means over the examples that have an answer."""
+
+    total: Tensor
+    action: Tensor
+    candle: Tensor
+    trend: Tensor
+    pivot: Tensor
+
+
+def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
+    """AdamW, fused. Source: Loshchilov & Hutter, https://arxiv.org/abs/1711.05101"""
+    return torch.optim.AdamW(model.parameters(), lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
+
+
+def make_batch(
+    tape: Tape,
+    labels: Labels,
+    norm_params: Frames,
+    rows: NDArray[np.int64],
+    weights: Frames,
+    event_row: int,
+    lookback: int,
+    device: torch.device,
+) -> Batch:
+    """The examples made at `rows`, with every answer known at the close of `event_row` and none that came later.
+
+    `norm_params` [B, 4] and `weights` [B] stand beside `rows` [B].
+    """
+    at = rows - labels.first_row
+    candle, pivot, trend = labels.candle, labels.pivot, labels.trend
+    scale = norm_params[:, 1]
+    returns = candle.log_returns[at]
+    candle_known = candle.usable[at] & (candle.settled[at] <= event_row)
+    pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
+    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row)
+    next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
+    ages = usual_ages(torch.device("cpu")).numpy()
+
+    def tensor(values: ArrayLike) -> Tensor:
+        return torch.from_numpy(np.asarray(values, np.float32)).to(device, non_blocking=True)
+
+    return Batch(
+        frames_BLF=torch.from_numpy(tape.gather(rows, lookback)).to(device, non_blocking=True),
+        norm_B4=tensor(norm_params),
+        weight_B=tensor(weights),
+        up_B=tensor(returns[:, 3] > 0),
+        up_mask_B=tensor(candle_known & (returns[:, 3] != 0)),
+        candle_B4=tensor(np.where(candle_known[:, None], returns / scale[:, None], 0)),
+        candle_mask_B=tensor(candle_known),
+        trend_B=torch.from_numpy(np.where(trend_known, trend.trend[at], 0).astype(np.int64)).to(device),
+        trend_mask_B=tensor(trend_known),
+        high_B=tensor(pivot.next_type[at] == 1),
+        high_mask_B=tensor(next_known.any(axis=1)),
+        pivot_return_BK=tensor(np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(ages)), 0)),
+        pivot_candles_BK=tensor(np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / ages), 0)),
+        pivot_mask_BK=tensor(pivot_known),
+    )
+
+
+def loss_of(output: ModelOutput, batch: Batch, hyper: Hyperparameters) -> Loss:
+    """Huber on the candle and the pivots, cross-entropy on action, trend and side of the next pivot."""
+    weight = batch.weight_B
+    action = _mean(_binary(output.buy_logit_B, batch.up_B), weight * batch.up_mask_B)
+    candle = _mean(
+        fn.huber_loss(output.candle_B4, batch.candle_B4, reduction="none").mean(1), weight * batch.candle_mask_B
+    )
+    trend = _mean(
+        fn.cross_entropy(output.trend_logits_B3, batch.trend_B, reduction="none"), weight * batch.trend_mask_B
+    )
+    side = _mean(_binary(output.high_logit_B, batch.high_B), weight * batch.high_mask_B)
+    vector = fn.huber_loss(output.pivot_return_B4, batch.pivot_return_BK, reduction="none") + fn.huber_loss(
+        output.pivot_candles_B4, batch.pivot_candles_BK, reduction="none"
+    )
+    pivot = side + _mean(vector, weight[:, None] * batch.pivot_mask_BK)
+    total = (
+        hyper.weight_action * action
+        + hyper.weight_candle * candle
+        + hyper.weight_trend * trend
+        + hyper.weight_pivot * pivot
+    )
+    return Loss(total=total, action=action, candle=candle, trend=trend, pivot=pivot)
+
+
+def train_step(
+    model: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    hyper: Hyperparameters,
+    number: int,
+) -> Loss:
+    """Step `number` on `batch`; returns its losses, detached. A step whose gradient is not finite changes no weight."""
+    for group in optimizer.param_groups:
+        group["lr"], group["weight_decay"] = hyper.learning_rate, hyper.weight_decay
+    optimizer.zero_grad(set_to_none=True)
+    output = model(batch.frames_BLF, batch.norm_B4)
+    loss = loss_of(output, batch, hyper)
+    loss.total.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), hyper.clip_norm)
+    if torch.isfinite(norm):
+        optimizer.step()
+        follow(average, model, hyper, number)
+    return Loss(**{name: getattr(loss, name).detach() for name in LOSS_PARTS})
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, hyper: Hyperparameters, number: int) -> None:
+    """Moves `average` towards `model`: a running mean over about 1 / (1 − average_decay) steps, shorter at first.
+
+    Single steps on a handful of overlapping answers are noisy, and their mean is not: it is what predicts.
+    Source: Polyak & Juditsky 1992, doi:10.1137/0330046
+    """
+    weight = max(1 - hyper.average_decay, 9.0 / (9.0 + number))
+    for mean, newest in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(newest, weight)
+
+
+def _binary(logit: Tensor, truth: Tensor) -> Tensor:
+    return fn.binary_cross_entropy_with_logits(logit, truth, reduction="none")
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    return (values * weight).sum() / weight.sum().clamp_min(1e-6)

@@ -1,0 +1,48 @@
+"""From the loop's steps to rows of `training_steps`: everything that a replay of the step needs, by reference."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from hindsight.inference.references import inference_ids
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream
+from hindsight.training.loop import Learner, Step
+
+
+def step_records(model: str, stream: Stream, learner: Learner, steps: Sequence[Step], schema: str) -> pl.DataFrame:
+    """One row per step, in order."""
+    hyper = json.dumps(learner.hyper.as_dict(), sort_keys=True)
+
+    def ids(rows: np.ndarray) -> list[int]:
+        return inference_ids(model, stream, (rows + 1) * stream.step_ms).tolist()
+
+    return pl.DataFrame(
+        {
+            "model": [model] * len(steps),
+            "step": pl.Series([step.number for step in steps], dtype=pl.Int32),
+            "trigger": [step.trigger for step in steps],
+            "event_time": pl.Series(
+                [(step.event_row + 1) * stream.step_ms * 1000 for step in steps], dtype=pl.Int64
+            ).cast(TIME),
+            "settled": pl.Series([ids(step.settled) for step in steps], dtype=pl.List(pl.UInt64)),
+            "replayed": pl.Series([ids(step.replay.rows) for step in steps], dtype=pl.List(pl.UInt64)),
+            "replayed_high": pl.Series([step.replay.high for step in steps], dtype=pl.Int32),
+            "weight_normal": pl.Series([step.replay.weight_normal for step in steps], dtype=pl.Float32),
+            "weight_high": pl.Series([step.replay.weight_high for step in steps], dtype=pl.Float32),
+            "seed": pl.Series([step.seed for step in steps], dtype=pl.UInt64),
+            "loss": pl.Series([step.loss["total"] for step in steps], dtype=pl.Float32),
+            **{
+                f"loss_{part}": pl.Series([step.loss[part] for step in steps], dtype=pl.Float32)
+                for part in ("action", "candle", "trend", "pivot")
+            },
+            "checkpoint_before": pl.Series([step.number - 1 for step in steps], dtype=pl.Int32),
+            "checkpoint_after": pl.Series([step.number for step in steps], dtype=pl.Int32),
+            "schema_hash": [schema] * len(steps),
+            "hyperparameters": [hyper] * len(steps),
+            "device": [str(learner.device)] * len(steps),
+            "seconds": pl.Series([step.seconds for step in steps], dtype=pl.Float32),
+        }
+    )
