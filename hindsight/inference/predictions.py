@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.inference.frames import Frames
-from hindsight.inference.labels import PENDING, VALIDATED, Labels
+from hindsight.inference.labels import PENDING, PIVOT_TARGETS, VALIDATED, Labels
 
 WIDTH = 17
 BUY, CANDLE, TREND, NEXT_HIGH = 0, slice(1, 5), slice(5, 8), 8
 PIVOT_RETURN, PIVOT_CANDLES = slice(9, 13), slice(13, 17)
 MINIMUM_PROBABILITY = 1e-6
+# Candles that a pivot usually lies away, by its level; each level is about four times the one below. Scales only.
+USUAL_AGE = {1: 4.0, 2: 16.0, 3: 64.0, 4: 256.0, 5: 1024.0}
+TARGET_AGES = np.array([USUAL_AGE[int(pivot_type[1])] for pivot_type in PIVOT_TARGETS], np.float32)
 
 Bools = NDArray[np.bool_]
 Rows = NDArray[np.int64]

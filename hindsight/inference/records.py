@@ -105,7 +105,7 @@ def pivot_records(
     log_return, candles = pivot.log_return[at, kind], pivot.candles[at, kind]
     came_high = pivot.next_type[at] == 1
     is_next = (pivot.next_type[at] == kind) if kind < 2 else np.zeros(len(at), np.bool_)
-    price_error = (predicted[at, 9 + kind] - log_return) / norm[at, 1]
+    price_error = (predicted[at, 9 + kind] - log_return) / (norm[at, 1] * np.sqrt(columns.TARGET_AGES[kind]))
     time_error = np.log(np.maximum(predicted[at, 13 + kind], 1e-3) / np.maximum(candles, 1))
     return _outcomes(
         model,

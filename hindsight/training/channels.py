@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from hindsight.inference.frames import COLUMN, COLUMNS, PIVOT_TYPES
+from hindsight.inference.predictions import USUAL_AGE
 
-USUAL_AGE = {1: 4.0, 2: 16.0, 3: 64.0, 4: 256.0, 5: 1024.0}  # candles; each level is about four times the one below
 _PRICE_LIKE = [COLUMN[name] for name in ("sma_10", "sma_20", "sma_50", "ema_12", "ema_26")]
 _BANDS = [COLUMN[name] for name in ("bb_upper", "bb_middle", "bb_lower")]
 _MACD = [COLUMN[name] for name in ("macd", "macd_signal", "macd_hist")]

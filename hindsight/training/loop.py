@@ -18,10 +18,10 @@ from torch import nn
 
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels
-from hindsight.inference.predictions import WIDTH, trend_predicted, window_loss
+from hindsight.inference.predictions import TARGET_AGES, WIDTH, trend_predicted, window_loss
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
 from hindsight.training.step import LOSS_PARTS, Hyperparameters, Loss, make_batch, train_step
-from hindsight.training.transformer import ModelOutput, usual_ages
+from hindsight.training.transformer import ModelOutput
 
 SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
 
@@ -229,7 +229,7 @@ def forward(learner: Learner, frames_BLF: Frames, norm_B4: Frames) -> Frames:
 def natural_units(output: ModelOutput, norm_B4: torch.Tensor) -> torch.Tensor:
     """The output [B, 17] in the columns and units of `inference.predictions`."""
     scale = norm_B4[:, 1:2]
-    ages = usual_ages(norm_B4.device)
+    ages = torch.from_numpy(TARGET_AGES).to(norm_B4.device)
     values = torch.cat(
         [
             1 - (1 - output.buy_logit_B.sigmoid()[:, None]),  # survives being stored as the confidence of an action

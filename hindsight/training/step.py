@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels
-from hindsight.training.transformer import ModelOutput, usual_ages
+from hindsight.inference.predictions import TARGET_AGES
+from hindsight.training.transformer import ModelOutput
 
 LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
 
@@ -93,7 +94,6 @@ def make_batch(
     pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
     trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row)
     next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
-    ages = usual_ages(torch.device("cpu")).numpy()
 
     def tensor(values: ArrayLike) -> Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(device, non_blocking=True)
@@ -110,8 +110,10 @@ def make_batch(
         trend_mask_B=tensor(trend_known),
         high_B=tensor(pivot.next_type[at] == 1),
         high_mask_B=tensor(next_known.any(axis=1)),
-        pivot_return_BK=tensor(np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(ages)), 0)),
-        pivot_candles_BK=tensor(np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / ages), 0)),
+        pivot_return_BK=tensor(
+            np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(TARGET_AGES)), 0)
+        ),
+        pivot_candles_BK=tensor(np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / TARGET_AGES), 0)),
         pivot_mask_BK=tensor(pivot_known),
     )
 

@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
-from hindsight.training.channels import CHANNELS, USUAL_AGE, channels
-
-LEVELS = (2, 2, 3, 3)  # of the pivot targets L2L, L2H, L3L, L3H
+from hindsight.training.channels import CHANNELS, channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +107,3 @@ class PatchTransformer(nn.Module):
             pivot_candles_B4=pivots[:, 4:],
             hidden_BD=hidden_BD,
         )
-
-
-def usual_ages(device: torch.device) -> Tensor:
-    """Candles that it usually takes to a pivot of each target type."""
-    return torch.tensor([USUAL_AGE[level] for level in LEVELS], device=device)

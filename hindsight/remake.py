@@ -1,0 +1,101 @@
+"""Show one reference: bring back what it saw and the weights that made it, and make the prediction again.
+
+The frame is gathered from the tape as-of `made_at` and must have the digest on record. The weights are those after the
+`checkpoint_id`-th training step, from the nearest kept checkpoint and the steps since (DESIGN §8).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+import torch
+
+from hindsight.errors import ReferenceUnresolvable, SchemaMismatch
+from hindsight.inference.frames import Frames, digest
+from hindsight.inference.records import predictions_of
+from hindsight.market.streams import Stream, Window, to_ms
+from hindsight.recall import recall_weights, schema_of
+from hindsight.settings import Settings
+from hindsight.store import tape as tapes
+from hindsight.store.inference_tables import find_reference
+from hindsight.store.market_tables import pivot_mark
+from hindsight.store.warehouse import Warehouse
+from hindsight.training.loop import forward
+
+CURE = "Record the candles of that window again, from the same venue, and ask again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remade:
+    """A reference as it stands on record, and its prediction made again. Predictions are in the columns and units of
+    `hindsight.inference.predictions`."""
+
+    inference_id: int
+    model: str
+    stream: Stream
+    made_at: datetime
+    checkpoint_id: int
+    digest: int
+    stored: Frames  # [17]
+    remade: Frames  # [17]
+
+    @property
+    def difference(self) -> float:
+        """The largest absolute difference between the two."""
+        return float(np.abs(self.stored - self.remade).max())
+
+
+def remake(settings: Settings, inference_id: int) -> Remade:
+    """The reference of that id, resolved and predicted again.
+
+    Raises ReferenceUnresolvable when there is no such reference, when its window is gone, or when the digest differs;
+    SchemaMismatch when the model at hand is no longer the one that made it.
+    """
+    torch.set_num_threads(settings.threads)
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    with warehouse.reading() as con:
+        found = find_reference(con, inference_id)
+        if found.is_empty():
+            raise ReferenceUnresolvable(f"no reference has the id {inference_id}. `hindsight status` names the newest")
+        row = found.row(0, named=True)
+        stream = Stream(venue=row["venue"], symbol=row["symbol"], timeframe=row["timeframe"])
+        if row["schema_hash"] != schema_of(row["model"]):
+            raise SchemaMismatch(
+                f"reference {inference_id} was made with input schema {row['schema_hash']}, the model at hand has"
+                f" {schema_of(row['model'])}. Check out the version of Hindsight that made it"
+            )
+        learner = recall_weights(con, settings, row["model"], stream, row["checkpoint_id"])
+        window = Window(start=row["input_start"], end=row["input_end"])
+        mark = pivot_mark(con, stream)
+        if mark is None:
+            raise ReferenceUnresolvable(f"reference {inference_id} of {stream} saw {window}: no candle is left. {CURE}")
+        tape = tapes.load(con, settings.tape_path, stream, window, mark.since)
+    made_row = np.array([to_ms(row["made_at"]) // stream.step_ms - 1])
+    length = (to_ms(window.end) - to_ms(window.start)) // stream.step_ms
+    frame_1LF = tape.gather(made_row, length)
+    _check(frame_1LF[0], found, stream, window)
+    norm_14 = found["norm_params"].to_numpy()
+    return Remade(
+        inference_id=inference_id,
+        model=row["model"],
+        stream=stream,
+        made_at=row["made_at"],
+        checkpoint_id=row["checkpoint_id"],
+        digest=row["digest"],
+        stored=predictions_of(found)[0],
+        remade=forward(learner, frame_1LF[:, -learner.lookback :], norm_14)[0],
+    )
+
+
+def _check(frame_LF: Frames, found: pl.DataFrame, stream: Stream, window: Window) -> None:
+    """Raises ReferenceUnresolvable unless the frame is whole and has the digest of the reference."""
+    name = f"reference {found['inference_id'][0]} of {stream} saw {window}"
+    missing = int(np.isnan(frame_LF[:, 0]).sum())
+    if missing:
+        raise ReferenceUnresolvable(f"{name}: {missing} of {len(frame_LF)} candles are gone. {CURE}")
+    expected, present = found["digest"][0], digest(frame_LF)
+    if expected != present:
+        raise ReferenceUnresolvable(
+            f"{name}: the digest on record is {expected:016x}, what is there now has {present:016x}. {CURE}"
+        )
