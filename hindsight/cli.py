@@ -187,8 +187,8 @@ def _backfill(settings: Settings, window: Window) -> None:
 
 
 def _print_summary(settings: Settings) -> None:
-    from hindsight.printing import print_summary
+    from hindsight.printing import print_status
     from hindsight.status import status as how_things_stand
 
-    print_summary(how_things_stand(settings), console)
+    print_status(how_things_stand(settings), console)
     console.print("See the runs, charts and checks: [b]hindsight up[/b], then http://127.0.0.1:3000")

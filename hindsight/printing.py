@@ -1,6 +1,8 @@
-"""Tables for the terminal."""
+"""Tables for the terminal, narrow enough for eighty columns."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
@@ -8,81 +10,124 @@ from rich.table import Table
 
 from hindsight.status import Status
 
-STREAM = pl.concat_str("venue", "symbol", "timeframe", separator=" ").alias("stream")
+if TYPE_CHECKING:
+    from hindsight.remake import Remade  # imports torch, which takes over a second
+
+LEARNER = ("model", "venue", "symbol", "timeframe")
+PIVOT_TYPES = ("L2L", "L2H", "L3L", "L3H")
+PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight.inference.predictions
+    *("probability of up", "log return of open", "… of high", "… of low", "… of close"),
+    *("probability of a downtrend", "… of sideways", "… of an uptrend", "probability that the next L2 pivot is a high"),
+    *(f"log return to the next {kind}" for kind in PIVOT_TYPES),
+    *(f"candles to the next {kind}" for kind in PIVOT_TYPES),
+)
 
 
 def print_status(status: Status, console: Console) -> None:
-    """What is stored, learned and serving; each table left out while it is empty."""
+    """What is stored; then, per model and stream, what it has come to and how it compares with the baselines."""
     if status.stored.is_empty():
         console.print("Nothing is stored yet. Start with [b]hindsight demo[/b] or [b]hindsight backfill --help[/b].")
         return
-    _print(console, "Stored", _by_stream(status.stored))
-    _print(console, "Learned", _by_stream(status.learned).rename({"reference_rows": "references"}))
-    _print(console, "Trends (accuracy = correct / validated)", _by_stream(status.trends))
-    _print(console, "Prequential scores: each prediction judged before it was learned from", _by_stream(status.scores))
-    _print(console, "Checkpoints", _by_stream(status.checkpoints).drop("file"))
+    _print_facts(console, "Stored", _stored_facts(status), _streams(status.stored))
+    learners = status.learned.select(LEARNER).rows()
+    _print_facts(console, "Learned", _learned_facts(status), [f"{m}\n{v} {s} {t}" for m, v, s, t in learners])
+    for learner in learners:
+        _print_scores(console, learner, _of(status.scores, learner))
     if status.bytes_per_reference is not None:
-        console.print(f"A reference takes {status.bytes_per_reference:.0f} bytes on disk, its prediction included.")
+        console.print(f"A reference takes at most {status.bytes_per_reference:.0f} bytes on disk, prediction included.")
 
 
-def print_summary(status: Status, console: Console) -> None:
-    """What a backfill has come to: one row per model and stream, then the scores against the baselines."""
+def print_remade(remade: "Remade", console: Console) -> None:
+    """One prediction as it is stored and as it was made again, number by number."""
+    console.print(
+        f"Reference {remade.inference_id}: {remade.model}, {remade.stream}, made at {remade.made_at:%F %T} UTC"
+    )
+    console.print(f"by the weights after step {remade.checkpoint_id:,}; the digest {remade.digest:016x} matches")
+    table = Table("predicted", title="Stored and made again", title_justify="left")
+    for name in ("stored", "made again", "difference"):
+        table.add_column(name, justify="right")
+    for name, stored, again in zip(PREDICTED, remade.stored.tolist(), remade.remade.tolist(), strict=True):
+        table.add_row(name, f"{stored:.6f}", f"{again:.6f}", f"{abs(stored - again):.1e}")
+    console.print(table)
+    console.print(f"Largest difference: {remade.difference:.1e}")
+
+
+def _stored_facts(status: Status) -> dict[str, Sequence[object]]:
+    stored = status.stored
+    levels = {f"pivots of level {level}": stored[f"level_{level}"].to_list() for level in range(1, 6)}
+    plain = ("candles", "first", "last", "missing")
+    return {**{name: stored[name].to_list() for name in plain}, **levels}
+
+
+def _learned_facts(status: Status) -> dict[str, Sequence[object]]:
+    trends = status.trends.rename({"accuracy": "trend_accuracy", "pending": "trends_pending", "total": "trends"})
+    serving = status.checkpoints.filter("is_serving").select(*LEARNER, serving_checkpoint="checkpoint_id")
     best = (
         status.checkpoints.filter(pl.col("prequential_loss").is_not_null())
-        .sort("prequential_loss")
-        .group_by("model", "venue", "symbol", "timeframe", maintain_order=True)
-        .agg(best_checkpoint=pl.col("checkpoint_id").first(), its_loss=pl.col("prequential_loss").first())
+        .sort("prequential_loss", "checkpoint_id")
+        .unique(LEARNER, keep="first", maintain_order=True)
+        .select(*LEARNER, best_checkpoint="checkpoint_id", its_prequential_loss="prequential_loss")
     )
-    keys = ["venue", "symbol", "timeframe"]
-    whole = (
-        status.learned.join(status.stored, on=keys)
-        .join(status.trends.drop("correct", "unusable"), on=["model", *keys])
-        .join(best, on=["model", *keys], how="left")
-        .select(
-            "model",
-            STREAM,
-            "candles",
-            pl.concat_str([f"level_{level}" for level in range(1, 6)], separator="/").alias("pivots L1/…/L5"),
-            references="reference_rows",
-            settled="settled",
-            expired="expired",
-            trend_accuracy="accuracy",
-            steps="steps",
-            best_checkpoint="best_checkpoint",
-            its_loss="its_loss",
-            bytes_per_reference=pl.lit(status.bytes_per_reference, pl.Float64).round(0),
-        )
+    whole = status.learned
+    for part in (trends, serving, best):
+        whole = whole.join(part, on=LEARNER, how="left", maintain_order="left")
+    names = (
+        *("references", "newest_reference", "settled", "unusable_outcomes", "learned_until", "candles_due"),
+        *("trends", "validated", "correct", "trend_accuracy", "trends_pending", "expired"),
+        *("steps", "steps_per_second", "serving_checkpoint", "best_checkpoint", "its_prequential_loss"),
     )
-    _print(console, "What the main job made", whole)
-    _print(console, "Prequential scores against the baselines (lower loss is better)", _by_stream(status.scores))
+    return {name.replace("_", " "): whole[name].to_list() for name in names}
 
 
-def _by_stream(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.select(STREAM, pl.exclude("venue", "symbol", "timeframe"))
-
-
-def _print(console: Console, title: str, frame: pl.DataFrame) -> None:
-    if frame.is_empty():
+def _print_facts(console: Console, title: str, facts: dict[str, Sequence[object]], columns: Sequence[str]) -> None:
+    if not columns:
         return
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name, dtype in frame.schema.items():
-        table.add_column(name.replace("_", " "), justify="right" if dtype.is_numeric() else "left")
-    for row in frame.iter_rows():
-        table.add_row(*(_cell(value) for value in row))
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name, values in facts.items():
+        # An id is copied, not counted.
+        table.add_row(name, *(str(value) if name == "newest reference" else _cell(value) for value in values))
     console.print(table)
+
+
+def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFrame) -> None:
+    """Target by target, best first: the model and its baselines on the same predictions."""
+    if scores.is_empty():
+        return
+    title = f"{learner[0]}, {' '.join(learner[1:])}: scored before it was learned from (lower loss is better)"
+    table = Table("target", "predictor", title=title, title_justify="left", title_style="bold")
+    for name in ("settled", "accuracy", "loss"):
+        table.add_column(name, justify="right")
+    for _, part in scores.with_columns(loss=pl.coalesce("log_loss", "regression_loss")).group_by(
+        "target", maintain_order=True
+    ):
+        for row in part.sort("loss").iter_rows(named=True):
+            style = "bold" if row["predictor"] == "model" else None
+            cells = (row["target"], row["predictor"], row["settled"], row["accuracy"], row["loss"])
+            table.add_row(*(_cell(cell) for cell in cells), style=style)
+        table.add_section()
+    console.print(table)
+
+
+def _streams(frame: pl.DataFrame) -> list[str]:
+    return [" ".join(row) for row in frame.select("venue", "symbol", "timeframe").iter_rows()]
+
+
+def _of(frame: pl.DataFrame, learner: tuple[str, ...]) -> pl.DataFrame:
+    return frame.filter(pl.col(name) == value for name, value in zip(LEARNER, learner, strict=True))
 
 
 def _cell(value: object) -> str:
     match value:
         case None:
             return "-"
-        case bool():
-            return "yes" if value else ""
         case int():
             return f"{value:,}"
         case float():
-            return f"{value:,.4f}" if value % 1 else f"{value:,.0f}"
+            return f"{value:,.4f}"
         case datetime():
             return f"{value:%Y-%m-%d %H:%M}"
         case _:
-            return str(value)
+            return str(value).replace("_", " ")

@@ -11,7 +11,7 @@ import polars as pl
 
 from hindsight.market.indicators import NAMES, WARMUP
 from hindsight.market.streams import Stream, Window
-from hindsight.store.rows import select
+from hindsight.store.rows import OF_STREAM, select, stream_key
 
 MOST = 100
 FASTEST, SLOWEST = 50, 60  # candles before which not every indicator can be warm, and after which every one is
@@ -25,14 +25,12 @@ class Question(Protocol):
     def __call__(self, con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, /) -> pl.DataFrame: ...
 
 
-OF_STREAM = "venue = $venue and symbol = $symbol and timeframe = $timeframe"
 
 
 def ask(con: duckdb.DuckDBPyConnection, sql: str, stream: Stream, window: Window, **more: object) -> pl.DataFrame:
     """The first MOST rows of `sql`, in which {of_stream}, $from, $to and $step stand for the stream and the window."""
-    named = {"venue": stream.venue, "symbol": stream.symbol, "timeframe": stream.timeframe}
     # duckdb refuses a parameter that the query does not name
-    given = {**named, "from": window.start, "to": window.end, "step": stream.step, "most": MOST, **more}
+    given = {**stream_key(stream), "from": window.start, "to": window.end, "step": stream.step, "most": MOST, **more}
     sql = sql.replace("{of_stream}", OF_STREAM) + "\nlimit $most"
     return select(con, sql, **{name: value for name, value in given.items() if f"${name}" in sql})
 

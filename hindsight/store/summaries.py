@@ -4,8 +4,7 @@ import duckdb
 import polars as pl
 
 from hindsight.market.streams import Stream, Window
-from hindsight.store.questions import OF_STREAM
-from hindsight.store.rows import select
+from hindsight.store.rows import OF_STREAM, select, stream_key
 
 BLOCK_BYTES = 262_144
 
@@ -79,8 +78,7 @@ BY_MONTH = {
 def by_month(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window: Window) -> pl.DataFrame:
     """One row per UTC month of `window`: `month` (2024-01) and the figures of `table`, one of BY_MONTH."""
     sql = BY_MONTH[table].replace("{of_stream}", OF_STREAM)
-    named = {"venue": stream.venue, "symbol": stream.symbol, "timeframe": stream.timeframe}
-    return select(con, sql, **named, start=window.start, end=window.end)
+    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
 
 
 def trend_stats(con: duckdb.DuckDBPyConnection, model: str | None = None, stream: Stream | None = None) -> pl.DataFrame:
@@ -145,26 +143,29 @@ def learned(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     """Per model and stream: references, outcomes, unusable ones, steps, how far it has learned, and candles due."""
     sql = """
         with made as (
-          select model, venue, symbol, timeframe, count(*) as reference_rows from inference_references group by all),
+          select model, venue, symbol, timeframe, count(*) as made, max_by(inference_id, made_at) as newest_reference
+          from inference_references
+          group by all),
         answered as (
-          select model, venue, symbol, timeframe, count(*) filter (status = 'settled') as settled,
+          select model, venue, symbol, timeframe,
+                 count(distinct inference_id) filter (status = 'settled') as settled,
                  count(*) filter (status = 'unusable') as unusable
           from outcomes
           group by all),
         trained as (
-          select model, venue, symbol, timeframe, count(*) as steps, max(step) as latest_step,
-                 count(*) / nullif(sum(seconds), 0) as steps_per_second
+          select model, venue, symbol, timeframe, count(*) as steps, count(*) / nullif(sum(seconds), 0) as per_second
           from training_steps
           group by all),
         waiting as (
           select model, venue, symbol, timeframe, count(*) as due
           from learned_until
           join candles using (venue, symbol, timeframe)
-          where recorded_at > until and revision = 0
+          where open_time >= until
           group by all)
-        select model, venue, symbol, timeframe, coalesce(reference_rows, 0) as reference_rows,
-               coalesce(settled, 0) as settled, coalesce(unusable, 0) as unusable, coalesce(steps, 0) as steps,
-               steps_per_second, until as learned_until, coalesce(due, 0) as candles_due
+        select model, venue, symbol, timeframe, coalesce(made, 0) as "references", newest_reference,
+               coalesce(settled, 0) as settled, coalesce(unusable, 0) as unusable_outcomes,
+               coalesce(steps, 0) as steps, per_second as steps_per_second,
+               until as learned_until, coalesce(due, 0) as candles_due
         from learned_until
         left join made using (model, venue, symbol, timeframe)
         left join answered using (model, venue, symbol, timeframe)

@@ -1,0 +1,116 @@
+"""Which stretches of time a run covers, and that a backfill started in the UI meets its months in order."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+from dagster._core.execution.asset_backfill import AssetBackfillData
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from assets.partitions import SETTINGS, STREAM_MONTHS, Stretch, partition_key, range_tags, run_keys, stretches
+from hindsight.market.streams import Window
+
+FIRST, SECOND = SETTINGS.streams[:2]
+NOW = datetime(2024, 6, 15, 10, 30, 20, tzinfo=UTC)
+
+
+def at(month: int, day: int = 1, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(2024, month, day, hour, minute, tzinfo=UTC)
+
+
+def covered(tags: dict[str, str], since: datetime | None = None, until: datetime | None = None) -> list[Stretch]:
+    run = dg.DagsterRun(job_name="backfill", tags=tags)
+    with dg.DagsterInstance.ephemeral() as instance:
+        return stretches(run, instance, since, until, NOW)
+
+
+def stretch(stream, start: datetime, end: datetime) -> Stretch:
+    return Stretch(stream=stream, window=Window(start=start, end=end))
+
+
+def test_a_run_of_a_range_covers_its_months_in_one_stretch() -> None:
+    tags = range_tags(FIRST, Window(start=at(1, 10), end=at(3, 2)))
+    assert covered(tags) == [stretch(FIRST, at(1), at(4))]
+
+
+def test_a_run_of_one_partition_covers_one_month() -> None:
+    assert covered({"dagster/partition": f"2024-02|{FIRST}"}) == [stretch(FIRST, at(2), at(3))]
+
+
+def test_a_run_over_several_streams_takes_each_by_itself() -> None:
+    tags = {
+        "dagster/asset_partition_range_start": f"2024-02|{FIRST}",
+        "dagster/asset_partition_range_end": f"2024-03|{SECOND}",
+    }
+    assert sorted(map(str, covered(tags))) == sorted(
+        [str(stretch(FIRST, at(2), at(4))), str(stretch(SECOND, at(2), at(4)))]
+    )
+
+
+def test_nothing_that_has_not_closed_is_covered() -> None:
+    tags = range_tags(FIRST, Window(start=at(6), end=at(7)))
+    assert covered(tags) == [stretch(FIRST, at(6), at(6, 15, 10, 30))]
+
+
+def test_a_month_that_has_not_begun_is_not_covered() -> None:
+    assert covered({"dagster/partition": f"2024-07|{FIRST}"}) == []
+
+
+def test_since_and_until_cut_inside_a_month() -> None:
+    tags = range_tags(FIRST, Window(start=at(1, 10), end=at(1, 20)))
+    assert covered(tags, at(1, 10), at(1, 20)) == [stretch(FIRST, at(1, 10), at(1, 20))]
+
+
+def test_a_run_without_partitions_covers_nothing() -> None:
+    assert covered({}) == []
+
+
+@pytest.mark.parametrize(
+    ("months", "expected"),
+    [
+        pytest.param(["2024-02", "2024-03"], [stretch(FIRST, at(2), at(4))], id="the month before comes along"),
+        pytest.param(
+            ["2024-01", "2024-03"], [stretch(FIRST, at(1), at(2)), stretch(FIRST, at(3), at(4))], id="in order of time"
+        ),
+        pytest.param(["2024-03", "2024-04"], [stretch(FIRST, at(3), at(4))], id="a later month is left to its own run"),
+    ],
+)
+def test_a_run_covers_the_earlier_months_of_its_backfill(months: list[str], expected: list[Stretch]) -> None:
+    # Dagster cuts a backfill of two streams and two months by month and starts both runs together, in no order.
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_backfill(_backfill("both", [f"{month}|{FIRST}" for month in months]))
+        run = dg.DagsterRun(job_name="backfill", tags={**_only("2024-03"), "dagster/backfill": "both"})
+        assert stretches(run, instance, None, None, NOW) == expected
+
+
+def _only(month: str) -> dict[str, str]:
+    key = f"{month}|{FIRST}"
+    return {"dagster/asset_partition_range_start": key, "dagster/asset_partition_range_end": key}
+
+
+def _backfill(name: str, keys: list[str]) -> PartitionBackfill:
+    subset = STREAM_MONTHS.subset_with_partition_keys(keys)
+    target = dg.AssetKey("candles")
+    return PartitionBackfill(
+        backfill_id=name,
+        status=BulkActionStatus.REQUESTED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=NOW.timestamp(),
+        asset_selection=[target],
+        asset_backfill_data=AssetBackfillData.empty(
+            _graph_subset(target, subset), NOW.timestamp(), dynamic_partitions_store=None
+        ),
+    )
+
+
+def _graph_subset(target: dg.AssetKey, subset):
+    from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset  # noqa: F401
+    from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+
+    return AssetGraphSubset(partitions_subsets_by_asset_key={target: subset})
+
+
+def test_range_tags_name_every_partition_that_a_window_touches() -> None:
+    tags = range_tags(SECOND, Window(start=at(1, 31), end=at(3, 1)))
+    assert run_keys(tags) == [partition_key(SECOND, at(1)), partition_key(SECOND, at(2))]
