@@ -4,11 +4,11 @@ Each verb moves its table to where it stands at the end of a window, and does th
 candle: a backfill and a live run call it alike, and calling it again changes nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import TypeVar
 
 import duckdb
 import numpy as np
@@ -25,13 +25,13 @@ from hindsight.store import market_tables as tables
 from hindsight.store.deliveries import write_candles
 from hindsight.store.warehouse import Warehouse
 
-# Half a million candles at a time: few enough for any memory, enough for DuckDB to write whole row groups.
+# Rows per opening of the warehouse. Each closing writes the last, incomplete blocks of a table anew, so that small batches
+# cost several times as much; half a million candles are some 100 MB while they are on their way.
 BATCH_ROWS = 500_000
 A_MOMENT = timedelta(microseconds=1)
 RECORD_IN_ORDER = (
     "Record history in the order of time: set HINDSIGHT_HOME to a new folder and backfill from the earliest date"
 )
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +62,8 @@ def record_candles(warehouse: Warehouse, source: Source, stream: Stream, window:
     Nothing is held while the source is waited for; each batch lands whole or not at all.
     """
     candles = inserted = revised = refused = gaps = 0
-    for frames in _batches(source.candles(stream, window), len):
-        good, bad = accept(pl.concat(frames), stream)
+    for batch in _batches(source.candles(stream, window)):
+        good, bad = accept(batch, stream)
         with warehouse.writing() as con:
             written = write_candles(con, stream, good, now)
             tables.append_refused(con, stream, bad, now)
@@ -75,28 +75,31 @@ def record_candles(warehouse: Warehouse, source: Source, stream: Stream, window:
     return CandleReport(candles=candles, inserted=inserted, revised=revised, refused=refused, gaps=gaps)
 
 
-def _batches(parts: Iterable[Part], rows_of: Callable[[Part], int]) -> Iterator[list[Part]]:
-    """The parts in order, as many together as make BATCH_ROWS: each opening of the warehouse writes blocks anew."""
-    batch: list[Part] = []
-    rows = 0
-    for part in parts:
-        batch.append(part)
-        rows += rows_of(part)
-        if rows >= BATCH_ROWS:
-            yield batch
-            batch, rows = [], 0
+def _batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The frames in order, as many together as make BATCH_ROWS."""
+    batch: list[pl.DataFrame] = []
+    for frame in frames:
+        batch.append(frame)
+        if sum(map(len, batch)) >= BATCH_ROWS:
+            yield pl.concat(batch)
+            batch = []
     if batch:
-        yield batch
+        yield pl.concat(batch)
 
 
 def record_indicators(warehouse: Warehouse, stream: Stream, window: Window) -> int:
     """Computes the indicators of `window` and of all rows that a correction recorded in it reaches; counts rows."""
-    with warehouse.reading() as con:
-        windows = _reached(con, stream, window)
     rows = 0
-    for months in _batches([month for each in windows for month in each.months()], lambda each: _length(each, stream)):
+    due: deque[Window] | None = None
+    while due is None or due:
+        seen = 0
         with warehouse.writing() as con:
-            rows += sum(_replace_indicators(con, stream, month) for month in months)
+            if due is None:
+                due = deque(month for each in _reached(con, stream, window) for month in each.months())
+            while due and seen < BATCH_ROWS:
+                month = due.popleft()
+                rows += _replace_indicators(con, stream, month)
+                seen += _length(month, stream)
     return rows
 
 

@@ -99,9 +99,13 @@ def test_reading_refuses_to_write(warehouse: Warehouse):
 def test_an_exception_rolls_everything_back_and_passes_through(warehouse: Warehouse):
     with warehouse.writing() as con:
         write_one(con)
-    with pytest.raises(KeyError), warehouse.writing() as con:
+
+    def fail(con: duckdb.DuckDBPyConnection):
         write_one(con)
         raise KeyError
+
+    with pytest.raises(KeyError), warehouse.writing() as con:
+        fail(con)
     assert count(warehouse) == 1
 
 

@@ -1,0 +1,52 @@
+"""Frames into tables and back."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream
+from hindsight.store.rows import insert, select, select_with, stream_columns
+from hindsight.store.warehouse import Warehouse
+
+STREAM = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
+NOON = datetime(2024, 7, 1, 12, tzinfo=UTC)
+GAP = pl.DataFrame(
+    {"known_at": [NOON], "start_time": [NOON], "end_time": [NOON], "candles": [3]},
+    schema_overrides={name: TIME for name in ("known_at", "start_time", "end_time")},
+)
+
+
+def test_rows_come_back_as_they_went_in_whatever_the_order_of_columns(warehouse: Warehouse):
+    with warehouse.writing() as con:
+        assert insert(con, "gaps", GAP, STREAM) == 1
+        assert insert(con, "gaps", stream_columns(GAP, STREAM)) == 1
+        assert insert(con, "gaps", GAP.clear(), STREAM) == 0
+    with warehouse.reading() as con:
+        back = select(
+            con, "select * from gaps where start_time = $noon and symbol = $symbol", noon=NOON, symbol="ETH/USDT"
+        )
+    assert back.unique().equals(stream_columns(GAP, STREAM).select(back.columns))
+    assert back.height == 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "stream"),
+    [
+        pytest.param(GAP.drop("candles"), STREAM, id="a column is missing"),
+        pytest.param(GAP.with_columns(colour=pl.lit("red")), STREAM, id="a column too many"),
+        pytest.param(GAP, None, id="no stream"),
+        pytest.param(stream_columns(GAP, STREAM), STREAM, id="the stream twice"),
+    ],
+)
+def test_a_frame_with_other_columns_than_the_table_is_refused(warehouse: Warehouse, frame: pl.DataFrame, stream):
+    with pytest.raises(ValueError, match="table gaps has the columns"), warehouse.writing() as con:
+        insert(con, "gaps", frame, stream)
+
+
+def test_a_query_reads_a_frame_like_a_table(warehouse: Warehouse):
+    with warehouse.reading() as con:
+        found = select_with(con, GAP, "select candles + $more as candles from incoming", more=1)
+        assert found["candles"].to_list() == [4]
+        assert con.execute("select count(*) from duckdb_views() where view_name = 'incoming'").fetchall() == [(0,)]
