@@ -25,8 +25,8 @@ from hindsight.store import market_tables as tables
 from hindsight.store.deliveries import write_candles
 from hindsight.store.warehouse import Warehouse
 
-# Rows per opening of the warehouse. Each closing writes the last, incomplete blocks of a table anew, so that small batches
-# cost several times as much; half a million candles are some 100 MB while they are on their way.
+# Rows per opening of the warehouse. Each closing writes the last, incomplete blocks of a table anew, so that small
+# batches cost several times as much; half a million candles are some 100 MB while they are on their way.
 BATCH_ROWS = 500_000
 A_MOMENT = timedelta(microseconds=1)
 RECORD_IN_ORDER = (

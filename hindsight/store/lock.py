@@ -23,8 +23,8 @@ def held(path: Path) -> Iterator[None]:
     The holder's process id stands in the lock file, and whoever has to wait logs it. Raises RuntimeError where this
     thread holds the lock already: it would wait for itself for ever.
     """
-    key = os.path.abspath(path)
-    mine: set[str] = _held.__dict__.setdefault("paths", set())
+    key = (os.getpid(), os.path.abspath(path))  # a forked child holds nothing of what this thread held
+    mine: set[tuple[int, str]] = _held.__dict__.setdefault("paths", set())
     if key in mine:
         raise RuntimeError(
             f"{path.name} is already open in this thread: reading() and writing() do not nest; "

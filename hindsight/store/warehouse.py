@@ -146,10 +146,10 @@ class Warehouse:
                 f"the disk has no room for the warehouse {self.path}; nothing of this write was kept, what stood there "
                 f"before is intact: {text}\nfree some space and run this again"
             )
-        about_the_file = isinstance(error, duckdb.IOException | duckdb.InternalException | duckdb.FatalException)
-        if type(error) is duckdb.Error or (about_the_file and self.path.name in text):
+        is_broken = isinstance(error, duckdb.FatalException) or "orrupt" in text
+        if is_broken or (isinstance(error, duckdb.IOException) and self.path.name in text):
             return WarehouseUnusable(
-                f"expected a DuckDB file at {self.path}, found one that is damaged or not DuckDB's: {text}\n"
+                f"expected a whole DuckDB file at {self.path} that this user may open, found: {text}\n"
                 "put back a copy, or move the file away: the next run starts a new one"
             )
         return None
