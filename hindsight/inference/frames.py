@@ -17,11 +17,24 @@ from numpy.typing import NDArray
 
 from hindsight.market import indicators
 
-CANDLE_COLUMNS = ("open", "high", "low", "close", "volume")
 PIVOT_TYPES = tuple(f"L{level}{side}" for level in range(1, 6) for side in "LH")
-PIVOT_COLUMNS = tuple(f"{pivot_type}_{what}" for pivot_type in PIVOT_TYPES for what in ("price", "age"))
-COLUMNS = CANDLE_COLUMNS + indicators.NAMES + PIVOT_COLUMNS
+# Columns of one kind stand side by side, so that a model scales each kind as one slice, without copying.
+KINDS: dict[str, tuple[str, ...]] = {
+    "candle": ("open", "high", "low", "close"),
+    "average": ("sma_10", "sma_20", "sma_50", "ema_12", "ema_26", "bb_upper", "bb_middle", "bb_lower"),  # prices
+    "pivot_price": tuple(f"{pivot_type}_price" for pivot_type in PIVOT_TYPES),
+    "volume": ("volume", "volume_sma_20"),
+    "difference": ("macd", "macd_signal", "macd_hist"),  # of prices
+    "range": ("atr_14",),
+    "percent": ("rsi_14", "stoch_k", "stoch_d"),  # 0 .. 100, around 50
+    "strength": ("adx_14",),  # 0 .. 100, around 25
+    "flow": ("obv_change",),  # signed volume
+    "pivot_age": tuple(f"{pivot_type}_age" for pivot_type in PIVOT_TYPES),
+}
+COLUMNS = tuple(name for names in KINDS.values() for name in names)
 COLUMN = {name: index for index, name in enumerate(COLUMNS)}
+KIND = {kind: slice(COLUMN[names[0]], COLUMN[names[-1]] + 1) for kind, names in KINDS.items()}
+CANDLE_COLUMNS = ("open", "high", "low", "close", "volume")
 WARM = tuple(COLUMN[name] for name in CANDLE_COLUMNS + indicators.NAMES)
 
 Rows = NDArray[np.int64]

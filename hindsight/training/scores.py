@@ -176,7 +176,7 @@ def _features(tape: Tape, memory: Memory, rows: NDArray[np.int64]) -> Frames:
 
 def _logistic(features: Frames, answer: NDArray[np.int64], asked: Frames) -> Frames:
     scaler = StandardScaler().fit(features)
-    fitted = LogisticRegression(C=0.1, max_iter=100, tol=1e-3).fit(scaler.transform(features), answer)
+    fitted = LogisticRegression(C=0.1, solver="newton-cholesky", max_iter=50).fit(scaler.transform(features), answer)
     return fitted.predict_proba(scaler.transform(asked))
 
 

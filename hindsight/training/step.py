@@ -23,8 +23,8 @@ LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
 class Hyperparameters:
     """Everything but data and weights that a step depends on; stored with each step as JSON."""
 
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
+    learning_rate: float = 3e-4
+    weight_decay: float = 3.0  # strong: neighbouring references share most of an answer, which is soon overfitted
     clip_norm: float = 1.0
     average_decay: float = 0.999
     weight_action: float = 1.0
