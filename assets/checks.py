@@ -10,11 +10,23 @@ import polars as pl
 
 from assets.metadata import as_table
 from assets.partitions import Stretch, stretches
-from hindsight.market.streams import EPOCH, Window
+from hindsight import verify
+from hindsight.market.streams import EPOCH, Stream, Window
 from hindsight.settings import load
 from hindsight.store import learning_questions, questions
 from resources.scope import ScopeResource
 from resources.warehouse import WarehouseResource
+
+
+def references_not_resolving(con: questions.Connection, stream: Stream, window: Window, /) -> pl.DataFrame:
+    """Which of a sample of references no longer find the bytes that they saw?"""
+    return verify.references_not_resolving(load(), con, stream, window)
+
+
+def serving_checkpoints_not_loading(con: questions.Connection, stream: Stream, window: Window, /) -> pl.DataFrame:
+    """Which serving checkpoints are unreadable, of another schema, or hold a weight that is not finite?"""
+    return verify.serving_checkpoints_not_loading(load(), con, stream)
+
 
 SHOWN = 20  # offending rows
 WARNINGS = {"missing_candles"}  # the venue's doing, and everything downstream knows how to live with it
@@ -41,6 +53,7 @@ QUESTIONS: dict[str, tuple[questions.Question, ...]] = {
         learning_questions.references_standing_twice,
         learning_questions.references_seeing_the_future,
         learning_questions.predictions_not_finite,
+        references_not_resolving,
     ),
     "outcomes": (
         learning_questions.outcomes_standing_twice,
@@ -56,6 +69,7 @@ QUESTIONS: dict[str, tuple[questions.Question, ...]] = {
         learning_questions.steps_out_of_order,
         learning_questions.steps_not_finite,
         learning_questions.checkpoints_not_serving,
+        serving_checkpoints_not_loading,
     ),
 }
 

@@ -19,8 +19,11 @@ def add_figures(
     own = set(run_keys(dict(context.run.tags)))
     with warehouse.reading() as con:
         for each in covered:
-            for figures in summaries.by_month(con, table, each.stream, each.window).iter_rows(named=True):
-                key = dg.MultiPartitionKey({"stream": str(each.stream), "month": figures.pop("month")})
+            monthly = summaries.by_month(con, table, each.stream, each.window).rows_by_key("month", named=True)
+            if table == "outcomes":
+                _add_scores(monthly, summaries.scores_by_month(con, each.stream, each.window))
+            for month, (figures,) in monthly.items():
+                key = dg.MultiPartitionKey({"stream": str(each.stream), "month": month})
                 if key in own:
                     context.add_asset_metadata(_known(figures), asset_key=table, partition_key=key)
 
@@ -49,6 +52,15 @@ def as_table(frame: pl.DataFrame) -> dg.MetadataValue:
     cells = frame.with_columns(pl.selectors.float().round(5)).cast(pl.String, strict=False).fill_null("")
     lines = [cells.columns, ["---"] * cells.width, *cells.rows()]
     return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _add_scores(monthly: Mapping[str, list[dict[str, Any]]], scores: pl.DataFrame) -> None:
+    """Adds to each month how the models and their baselines scored: action_log_loss_always_up, …"""
+    for score in scores.iter_rows(named=True):
+        predictor = score["model"] if score["predictor"] == "model" else score["predictor"]
+        for measure in ("accuracy", "log_loss", "regression_loss"):
+            for figures in monthly.get(score["month"], []):
+                figures[f"{score['target']}_{measure}_{predictor}"] = score[measure]
 
 
 def _known(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ Run through `hindsight backfill`. The processes do nothing that a run started fr
 moment, and the next run, from wherever it is started, goes on from the tables.
 """
 
-import logging
 import multiprocessing
 import os
+import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -70,13 +71,20 @@ def backfill(settings: Settings, streams: list[Stream], window: Window) -> Itera
 def _work(threads: int, stream: Stream, window: Window, heard: "Queue[Heard]") -> None:
     """The body of one worker process: one run of the job `backfill` over one stream."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    logging.disable(logging.CRITICAL)  # the run's log is in the UI; the terminal belongs to the progress bars
     try:
         run_job(stream, window, lambda name, stage, done, total: heard.put(Heard(name, stage, done, total)))
         heard.put(Heard(str(stream), "done"))
     except HindsightError as error:
         heard.put(Heard(str(stream), "failed", message=str(error)))
+    except dg.DagsterExecutionInterruptedError:
+        heard.put(Heard(str(stream), "failed", message="stopped"))
+    except Exception:
+        heard.put(Heard(str(stream), "failed", message=traceback.format_exc()))
+    heard.close()
+    heard.join_thread()
+    os._exit(0)  # duckdb complains on stderr about what is alive when an interpreter ends
 
 
 def run_job(stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInProcessResult:
@@ -86,7 +94,11 @@ def run_job(stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInP
 
     scope = {"since": window.start.isoformat(), "until": window.end.isoformat()}
     return defs.resolve_job_def("backfill").execute_in_process(
-        run_config={"resources": {"scope": {"config": scope}}},
+        # The run's log is in the UI; the terminal belongs to the progress bars.
+        run_config={
+            "resources": {"scope": {"config": scope}},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
         instance=dg.DagsterInstance.get(),
         tags={**range_tags(stream, window), PID: str(os.getpid())},
         resources={"progress": Progress(listener)},

@@ -3,16 +3,20 @@
 Read like `questions.py`; a row belongs to the window in which it became known.
 """
 
-import duckdb
+from datetime import UTC, datetime
+
 import polars as pl
 
-from hindsight.market.streams import Stream, Window
-from hindsight.store.questions import ask
+from hindsight.market.streams import EPOCH, Stream, Window
+from hindsight.store.questions import Connection, ask
+
+SAMPLE = 8  # references resolved per check: some 30 ms each
+EVER = Window(start=EPOCH, end=datetime(9999, 1, 1, tzinfo=UTC))
 
 # References ----------------------------------------------------------------------------------------------------------
 
 
-def references_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def references_standing_twice(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which references are stored more than once?"""
     sql = """
         select inference_id, min(model) as model, min(made_at) as made_at, count(*) as times
@@ -24,7 +28,7 @@ def references_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, wi
     return ask(con, sql, stream, window)
 
 
-def references_seeing_the_future(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def references_seeing_the_future(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which references saw a candle that had not closed, or aim at one that had already opened?"""
     sql = """
         select inference_id, model, made_at, input_start, input_end, target_time
@@ -35,7 +39,7 @@ def references_seeing_the_future(con: duckdb.DuckDBPyConnection, stream: Stream,
     return ask(con, sql, stream, window)
 
 
-def predictions_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def predictions_not_finite(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which predictions are NaN or infinite, or hold a probability outside 0..1?"""
     sql = """
         select inference_id, model, made_at, action_confidence, trend_probabilities, next_pivot_high,
@@ -55,7 +59,7 @@ def predictions_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, windo
 # Outcomes ------------------------------------------------------------------------------------------------------------
 
 
-def outcomes_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def outcomes_standing_twice(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which outcomes were settled more than once?"""
     sql = """
         select inference_id, kind, min(made_at) as made_at, count(*) as times
@@ -67,7 +71,7 @@ def outcomes_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, wind
     return ask(con, sql, stream, window)
 
 
-def outcomes_settled_too_early(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def outcomes_settled_too_early(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which outcomes were settled before their candle closed or pivot was confirmed, or answer what came before?"""
     sql = """
         select inference_id, kind, status, outcomes.made_at, true_at, settled_at, confirmed_at
@@ -87,7 +91,7 @@ def outcomes_settled_too_early(con: duckdb.DuckDBPyConnection, stream: Stream, w
     return ask(con, sql, stream, window)
 
 
-def outcomes_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def outcomes_not_finite(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which settled outcomes are NaN or infinite, and which unusable ones give no reason?"""
     sql = """
         select inference_id, kind, status, reason, settled_at, log_return, log_loss, regression_loss
@@ -104,7 +108,7 @@ def outcomes_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window: 
 # Trends --------------------------------------------------------------------------------------------------------------
 
 
-def trends_graded_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def trends_graded_twice(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which trend predictions were graded more than once?"""
     sql = """
         select inference_id, min(made_at) as made_at, count(*) as times
@@ -116,7 +120,7 @@ def trends_graded_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window: 
     return ask(con, sql, stream, window)
 
 
-def trends_not_adding_up(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def trends_not_adding_up(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """For which models is references ≠ validated + pending + expired + unusable, each counted by itself?"""
     sql = """
         with made as (
@@ -147,7 +151,7 @@ def trends_not_adding_up(con: duckdb.DuckDBPyConnection, stream: Stream, window:
     return ask(con, sql, stream, window)
 
 
-def trends_from_before_their_prediction(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def trends_from_before_their_prediction(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which trends were graded by a line that starts before the prediction, or that was not known yet?"""
     sql = """
         select inference_id, status, made_at, start_time, end_time, settled_at, slope, price_change
@@ -164,7 +168,7 @@ def trends_from_before_their_prediction(con: duckdb.DuckDBPyConnection, stream: 
 # Training ------------------------------------------------------------------------------------------------------------
 
 
-def steps_out_of_order(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def steps_out_of_order(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which training steps skip or repeat a number, go back in time, or start from other weights than the last left?"""
     sql = """
         with numbered as (
@@ -181,7 +185,7 @@ def steps_out_of_order(con: duckdb.DuckDBPyConnection, stream: Stream, window: W
     return ask(con, sql, stream, window)
 
 
-def steps_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def steps_not_finite(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which training steps had a loss of NaN or infinity?"""
     sql = """
         select model, step, event_time, loss, loss_action, loss_candle, loss_trend, loss_pivot
@@ -194,7 +198,7 @@ def steps_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window: Win
     return ask(con, sql, stream, window)
 
 
-def checkpoints_not_serving(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def checkpoints_not_serving(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which models do not have exactly one serving and one latest checkpoint, both there, or a score that is NaN?"""
     sql = """
         select model,
@@ -210,3 +214,27 @@ def checkpoints_not_serving(con: duckdb.DuckDBPyConnection, stream: Stream, wind
             or count(*) filter (not isfinite(prequential_loss)) > 0
         order by model"""
     return ask(con, sql, stream, window)
+
+
+# Asked further outside the tables -----------------------------------------------------------------------------------
+
+
+def sampled_references(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
+    """inference_id, input_start, input_end and digest of a few references of the window, the same ones each time."""
+    sql = """
+        select inference_id, input_start, input_end, digest
+        from inference_references
+        where {of_stream} and made_at > $from and made_at <= $to
+        order by inference_id"""
+    # Ids are mixed, so the lowest are a fair sample.
+    return ask(con, sql, stream, window, most=SAMPLE)
+
+
+def serving_checkpoints(con: Connection, stream: Stream) -> pl.DataFrame:
+    """model, checkpoint_id, file and schema_hash of what serves each model of the stream."""
+    sql = """
+        select model, checkpoint_id, file, schema_hash
+        from checkpoints
+        where {of_stream} and is_serving
+        order by model"""
+    return ask(con, sql, stream, EVER)

@@ -13,6 +13,7 @@ from hindsight.market.indicators import NAMES, WARMUP
 from hindsight.market.streams import Stream, Window
 from hindsight.store.rows import OF_STREAM, select, stream_key
 
+Connection = duckdb.DuckDBPyConnection
 MOST = 100
 FASTEST, SLOWEST = 50, 60  # candles before which not every indicator can be warm, and after which every one is
 
@@ -22,12 +23,10 @@ class Question(Protocol):
 
     __name__: str
 
-    def __call__(self, con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, /) -> pl.DataFrame: ...
+    def __call__(self, con: Connection, stream: Stream, window: Window, /) -> pl.DataFrame: ...
 
 
-
-
-def ask(con: duckdb.DuckDBPyConnection, sql: str, stream: Stream, window: Window, **more: object) -> pl.DataFrame:
+def ask(con: Connection, sql: str, stream: Stream, window: Window, **more: object) -> pl.DataFrame:
     """The first MOST rows of `sql`, in which {of_stream}, $from, $to and $step stand for the stream and the window."""
     # duckdb refuses a parameter that the query does not name
     given = {**stream_key(stream), "from": window.start, "to": window.end, "step": stream.step, "most": MOST, **more}
@@ -38,7 +37,7 @@ def ask(con: duckdb.DuckDBPyConnection, sql: str, stream: Stream, window: Window
 # Candles -------------------------------------------------------------------------------------------------------------
 
 
-def candles_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def candles_standing_twice(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which candles are stored more than once?"""
     sql = """
         select open_time, count(*) as times
@@ -50,7 +49,7 @@ def candles_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, windo
     return ask(con, sql, stream, window)
 
 
-def malformed_candles(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def malformed_candles(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which candles are out of order within themselves (high < low, open outside), not finite, or off the grid?"""
     sql = """
         select open_time, open, high, low, close, volume
@@ -64,7 +63,7 @@ def malformed_candles(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wi
     return ask(con, sql, stream, window)
 
 
-def holes_not_in_gaps(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def holes_not_in_gaps(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which holes between two stored candles does the table `gaps` not know?"""
     sql = """
         with spaced as (
@@ -79,7 +78,7 @@ def holes_not_in_gaps(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wi
     return ask(con, sql, stream, window)
 
 
-def missing_candles(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def missing_candles(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which candles did nobody deliver?"""
     sql = """
         select start_time, end_time, candles
@@ -89,7 +88,7 @@ def missing_candles(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wind
     return ask(con, sql, stream, window)
 
 
-def candles_known_too_early(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def candles_known_too_early(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which candles claim to have been known before they closed?"""
     sql = """
         select open_time, revision, recorded_at
@@ -99,7 +98,7 @@ def candles_known_too_early(con: duckdb.DuckDBPyConnection, stream: Stream, wind
     return ask(con, sql, stream, window)
 
 
-def broken_revisions(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def broken_revisions(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which corrections leave an instant at which no value, or two, were current?"""
     sql = """
         with every as (
@@ -120,7 +119,7 @@ def broken_revisions(con: duckdb.DuckDBPyConnection, stream: Stream, window: Win
 # Indicators ----------------------------------------------------------------------------------------------------------
 
 
-def indicators_beside_candles(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def indicators_beside_candles(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which candles have no indicators, which indicators no candle, and which stand twice?"""
     sql = """
         with here as (
@@ -142,7 +141,7 @@ def indicators_beside_candles(con: duckdb.DuckDBPyConnection, stream: Stream, wi
     return ask(con, sql, stream, window)
 
 
-def indicators_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def indicators_not_finite(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which indicators are NaN or infinite? Not warm is null, never NaN."""
     broken = " or ".join(f"not isfinite({name})" for name in NAMES)
     sql = f"""
@@ -153,7 +152,7 @@ def indicators_not_finite(con: duckdb.DuckDBPyConnection, stream: Stream, window
     return ask(con, sql, stream, window)
 
 
-def indicators_not_warming_up(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def indicators_not_warming_up(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which indicators are null although enough candles precede them, or are there before enough of them do?"""
     cold = " or ".join(f"{name} is null" for name in NAMES)
     sql = f"""
@@ -180,7 +179,7 @@ def indicators_not_warming_up(con: duckdb.DuckDBPyConnection, stream: Stream, wi
 # Pivots --------------------------------------------------------------------------------------------------------------
 
 
-def pivots_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def pivots_standing_twice(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which pivots are stored more than once?"""
     sql = """
         select pivot_type, pivot_time, rule_version, count(*) as times, min(confirmed_at) as first_confirmed_at
@@ -192,7 +191,7 @@ def pivots_standing_twice(con: duckdb.DuckDBPyConnection, stream: Stream, window
     return ask(con, sql, stream, window)
 
 
-def pivots_confirmed_too_early(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def pivots_confirmed_too_early(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which pivots were confirmed before the candle after them had closed?"""
     sql = """
         select pivot_type, pivot_time, confirmed_at, candles_right
@@ -203,7 +202,7 @@ def pivots_confirmed_too_early(con: duckdb.DuckDBPyConnection, stream: Stream, w
     return ask(con, sql, stream, window)
 
 
-def pivots_off_their_candle(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+def pivots_off_their_candle(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which pivots have another price than the candle they stand on had as first delivered, or a strength of NaN?"""
     sql = """
         with delivered as (

@@ -81,6 +81,21 @@ def by_month(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window:
     return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
 
 
+def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+    """Per month, model, target and predictor (the model and its baselines): accuracy, log loss, regression loss."""
+    sql = """
+        select strftime(day, '%Y-%m') as month, model, target, predictor,
+               sum(correct) / nullif(sum(settled) filter (correct is not null), 0) as accuracy,
+               sum(log_loss_sum) / nullif(sum(settled) filter (log_loss_sum is not null), 0) as log_loss,
+               sum(regression_loss_sum)
+                 / nullif(sum(settled) filter (regression_loss_sum is not null), 0) as regression_loss
+        from scores
+        where {of_stream} and day >= $start::date and day <= $end::date
+        group by all
+        order by all""".replace("{of_stream}", OF_STREAM)
+    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
+
+
 def trend_stats(con: duckdb.DuckDBPyConnection, model: str | None = None, stream: Stream | None = None) -> pl.DataFrame:
     """Per model and stream: total, validated, correct, accuracy (correct / validated), pending, expired; and unusable.
 

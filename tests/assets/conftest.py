@@ -1,40 +1,73 @@
-"""A whole chain, made once: three simulated days of one stream, as a run of the job."""
+"""A whole chain, made once: two simulated days of one stream, by a run of the job as the command line starts it."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from hindsight.market.streams import Window
+from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
 from hindsight.store.warehouse import Warehouse
+from pipelines.backfill import run_job
+from pipelines.instance import open_instance
+from resources.progress import silence
 
-DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 4, tzinfo=UTC))
-QUICK = {"PREDICT_EVERY": "3", "TRAIN_EVERY": "240", "SCORE_WINDOW": "60", "SYMBOLS": "ETH/USDT,BTC/USDT"}
+DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 3, tzinfo=UTC))
+QUICK = {"SOURCE": "simulated", "PREDICT_EVERY": "3", "TRAIN_EVERY": "240", "SCORE_WINDOW": "60"}
 
 
-def settle_in(folder: Path, patch: pytest.MonkeyPatch) -> Settings:
-    """Settings for a quick chain that lives in `folder`, given as a user gives them: by environment."""
-    patch.setenv("HINDSIGHT_HOME", str(folder))
-    patch.setenv("HINDSIGHT_SOURCE", "simulated")
-    for name, value in QUICK.items():
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """What a run of the chain left behind."""
+
+    settings: Settings
+    stream: Stream
+    window: Window
+    instance: dg.DagsterInstance
+    result: dg.ExecuteInProcessResult
+
+    @property
+    def warehouse(self) -> Warehouse:
+        return Warehouse(path=self.settings.warehouse_path, lock_timeout_seconds=10)
+
+
+def run_chain(folder: Path, patch: pytest.MonkeyPatch) -> Chain:
+    """Runs the chain over DAYS below `folder`, with settings given as a user gives them: by environment."""
+    patch.setenv("DAGSTER_HOME", "")  # opening the instance sets it; put back with the rest
+    for name, value in {"HOME": str(folder), **QUICK}.items():
         patch.setenv(f"HINDSIGHT_{name}", value)
-    return load()
-
-
-def warehouse_of(settings: Settings) -> Warehouse:
-    return Warehouse(path=settings.warehouse_path, lock_timeout_seconds=10)
+    settings = load()
+    stream, instance = settings.streams[0], open_instance(settings)
+    result = run_job(stream, DAYS, silence)
+    return Chain(settings=settings, stream=stream, window=DAYS, instance=instance, result=result)
 
 
 @pytest.fixture(scope="session")
-def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance with its databases in files, as a user has it."""
-    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as made:
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
+    """The chain that the tests read; those that change something take `copied`."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = run_chain(tmp_path_factory.mktemp("chain"), patch)
+    with made.instance:
         yield made
 
 
-@pytest.fixture(scope="session")
-def days() -> Window:
-    return DAYS
+@pytest.fixture
+def copied(chain: Chain, tmp_path: Path) -> Path:
+    """A copy of the chain's folder, to be spoiled."""
+    return Path(shutil.copytree(chain.settings.home, tmp_path / "home"))
+
+
+@pytest.fixture
+def rerun(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dg.ExecuteInProcessResult]:
+    """Runs the chain again, over what lies in a folder."""
+
+    def run(folder: Path) -> dg.ExecuteInProcessResult:
+        again = run_chain(folder, monkeypatch)
+        again.instance.dispose()
+        return again.result
+
+    return run

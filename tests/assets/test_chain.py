@@ -1,0 +1,81 @@
+"""Every asset materialises, reports what it made, and changes nothing when it is made again."""
+
+import base64
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+ASSETS = (
+    *("candles", "indicators", "pivots"),
+    *("inference_references", "outcomes", "trend_validations", "checkpoints"),
+)
+TABLES = (
+    *("candles", "candle_revisions", "gaps", "refused_candles", "indicators", "pivots", "pivot_states"),
+    *("inference_references", "outcomes", "trend_validations", "checkpoints", "learned_until", "scores"),
+)
+
+
+def metadata(chain, asset: str) -> dict[str, object]:
+    events = chain.result.get_asset_materialization_events()
+    (found,) = (each.materialization for each in events if each.asset_key == dg.AssetKey(asset))
+    return {name: value.value for name, value in found.metadata.items()}
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_an_asset_materialises_in_the_partition_of_its_month(chain, asset: str) -> None:
+    partitions = chain.instance.get_materialized_partitions(dg.AssetKey(asset))
+    assert partitions == {f"2024-01|{chain.stream}"}
+
+
+@pytest.mark.parametrize(
+    ("asset", "figures"),
+    [
+        pytest.param("candles", {"rows", "missing_candles", "revised"}, id="candles"),
+        pytest.param("indicators", {"rows", "not_warm"}, id="indicators"),
+        pytest.param("pivots", {"rows", "level_1", "level_2", "level_3", "level_4", "level_5"}, id="pivots"),
+        pytest.param("inference_references", {"rows", "bytes_per_reference"}, id="references"),
+        pytest.param("outcomes", {"rows", "direction_accuracy", "action_log_loss_always_up"}, id="outcomes"),
+        pytest.param("trend_validations", {"rows", "trend_accuracy"}, id="trends"),
+        pytest.param("checkpoints", {"training_steps", "loss_candle", "steps_per_second"}, id="checkpoints"),
+    ],
+)
+def test_an_asset_reports_figures_that_the_ui_plots(chain, asset: str, figures: set[str]) -> None:
+    reported = metadata(chain, asset)
+    assert figures <= reported.keys()
+    assert all(isinstance(reported[name], int | float) for name in figures)
+
+
+def test_candles_reports_every_candle_of_the_window(chain) -> None:
+    reported = metadata(chain, "candles")
+    assert (
+        reported["rows"] + reported["missing_candles"] == (chain.window.end - chain.window.start) // chain.stream.step
+    )
+
+
+def test_pivots_carries_a_chart_as_a_png(chain) -> None:
+    _, _, encoded = str(metadata(chain, "pivots")["chart"]).partition("base64,")
+    assert base64.b64decode(encoded.removesuffix(")")).startswith(b"\x89PNG")
+
+
+def test_every_check_is_asked_and_nothing_is_wrong(chain) -> None:
+    answers = chain.result.get_asset_check_evaluations()
+    wrong = [each.check_name for each in answers if not each.passed and each.severity == dg.AssetCheckSeverity.ERROR]
+    assert len(answers) == 26
+    assert wrong == []
+
+
+def test_twice_is_once(chain, copied: Path, rerun) -> None:
+    assert rerun(copied).success
+    before, after = fingerprint(chain.settings.warehouse_path), fingerprint(copied / "hindsight.duckdb")
+    assert after == before
+
+
+def fingerprint(path: Path) -> dict[str, object]:
+    """Per table, how many rows there are and a hash of all of them, whatever their order."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        con.execute("set TimeZone = 'UTC'")
+        sums = {table: con.execute(f"select count(*), sum(hash(t)) from {table} t").fetchall() for table in TABLES}
+        steps = "select count(*), sum(hash(columns(* exclude (seconds)))) from training_steps"
+        return {**sums, "training_steps": con.execute(steps).fetchall()}
