@@ -1,0 +1,49 @@
+# Everything starts here, on a machine with Python 3.11 or newer and make. `make demo` is the first thing to run.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Processes that the tests are spread over.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test up bench clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+demo: $(VENV)/installed ## Install, then run the whole chain over 14 days of two simulated markets (no network)
+	$(BIN)/hindsight demo
+
+test: $(VENV)/installed-dev ## Install, then run the linter, the type checker and the tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+
+up: $(VENV)/installed ## Open the UI and start the daemon
+	$(BIN)/hindsight up
+
+bench: $(VENV)/installed ## Measure every figure of docs/benchmarks.md on this machine
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the environment and the caches; what was recorded and learned (.hindsight) stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: installing is repeated only when what is to be installed has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Hindsight needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the pinned dependencies into $(VENV): some minutes, once."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the pinned dependencies into $(VENV): some minutes, once."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(VENV)/installed $@
