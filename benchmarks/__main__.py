@@ -1,0 +1,58 @@
+"""Measures the figures that the project promises, and prints each with its goal and its ratio to the limit or rival.
+
+    python -m benchmarks                        every figure but the long ones (`make bench`)
+    python -m benchmarks candles disk           only these
+    python -m benchmarks learning --home DIR    what a long run has learned (`make bench-learning`)
+
+Everything is written to a temporary folder; an existing home that is given is only read.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.figure import Figure, show, skipped, summarise
+from benchmarks.homes import CANDLES, scratch
+from benchmarks.sampling import machine
+
+FIGURES = ("candles", "compute", "loop", "resolve", "disk", "memory", "growth")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}, learning; default: all")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each contender; default 5")
+    parser.add_argument("--home", type=Path, help="learning: read what this HINDSIGHT_HOME holds instead of learning")
+    parser.add_argument("--days", type=int, help="learning: learn only so many days, to try it out")
+    chosen = parser.parse_args()
+    unknown = set(chosen.figures) - {*FIGURES, "learning"}
+    if unknown:
+        parser.error(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}, learning")
+    home = chosen.home.resolve() if chosen.home else None
+    # A table cut to the width of a log file's missing terminal would say nothing.
+    console = Console() if Console().is_terminal else Console(width=150)
+    console.print(machine(), highlight=False)
+    figures: list[Figure] = []
+    with scratch():
+        for name in chosen.figures or FIGURES:
+            if name == "learning":
+                from benchmarks import learning
+
+                found = learning.measure(home, chosen.days)
+            elif not CANDLES.is_dir():
+                found = [skipped(name, f"recorded candles are not at {CANDLES}")]
+            else:
+                found = [importlib.import_module(f"benchmarks.{name}").measure(chosen.repeats)]
+            for figure in found:
+                show(figure, console)
+            figures += found
+    summarise(figures, console)
+
+
+if __name__ == "__main__":
+    main()
