@@ -63,7 +63,7 @@ def draw(candles: pl.DataFrame, pivots: pl.DataFrame, line: TrendLine | None, st
         for side, mark, colour in (("low", "^", UP), ("high", "v", DOWN)):
             here = seen.filter((pl.col("level") == level) & (pl.col("side") == side))
             turns, prices = here["pivot_time"].to_list(), here["price"].to_list()
-            axes.scatter(turns, prices, 14 * level**1.5, colour, mark, alpha=0.6)
+            axes.scatter(turns, prices, s=14 * level**1.5, c=colour, marker=mark, alpha=0.6)
     if line is not None:
         ends = (max(line.start_time, times[0]), times[-1] + step)
         axes.plot(ends, [line.price_at(moment) for moment in ends], color=LINE, linewidth=1.2)

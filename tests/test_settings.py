@@ -1,0 +1,162 @@
+"""Settings: each is read from hindsight.toml and from the environment, and nonsense is refused by name."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hindsight.errors import SettingRefused
+from hindsight.settings import Settings, as_toml, load
+
+# Another value than the default, and one that is refused: too small, too large, or not one of those there are.
+EXAMPLES: dict[str, tuple[object, object]] = {
+    "home": ("elsewhere", None),
+    "source": ("ccxt:kraken", "bloomberg"),
+    "archive_venue": ("okx", "two words"),
+    "symbols": (["SOL/USDT"], ["ETHUSDT"]),
+    "timeframe": ("1h", "7m"),
+    "models": (["transformer", "another"], []),
+    "first_month": ("2020-01", "2020"),
+    "max_gap": (5, 0),
+    "flat_fraction": (2.5, -0.1),
+    "trend_ttl": (300, 9),
+    "predict_every": (5, 0),
+    "train_every": (30, 0),
+    "batch_size": (64, 7),
+    "replay_window": (5000, 999),
+    "replay_minimum": (8, -1),
+    "corrective_weight": (1.5, 5.0),
+    "max_uses": (3, 0),
+    "learning_rate": (0.002, 0),
+    "weight_decay": (0.5, -1),
+    "clip_norm": (2.0, 0),
+    "average_decay": (0.9, 1.0),
+    "seed": (1, -1),
+    "device": ("cpu", "tpu"),
+    "threads": (2, 0),
+    "snapshot_every": (500, 9),
+    "checkpoints_kept": (7, 11),
+    "score_window": (600, 59),
+    "lock_timeout_seconds": (5.0, 0),
+    "simulated_seed": (8, -1),
+    "simulated_phi": (0.1, 1.0),
+}
+REFUSED = {name: refused for name, (_, refused) in EXAMPLES.items() if refused is not None}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in, and an environment that sets nothing."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"HINDSIGHT_{name.upper()}", raising=False)
+    return tmp_path
+
+
+def test_every_setting_has_an_example() -> None:
+    assert EXAMPLES.keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_setting_is_read_from_the_file_and_the_environment_overrides_it(
+    name: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = EXAMPLES[name][0]
+    (here / "hindsight.toml").write_text(f"{name} = {_toml(value)}\n")
+    assert _plain(getattr(load(), name)) == value
+
+    default = Settings.model_fields[name].default
+    monkeypatch.setenv(f"HINDSIGHT_{name.upper()}", _text(default))
+    assert getattr(load(), name) == default
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = EXAMPLES[name][0]
+    monkeypatch.setenv(f"HINDSIGHT_{name.upper()}", _text(value))
+    assert _plain(getattr(load(), name)) == value
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("road", ["file", "environment"])
+def test_nonsense_is_refused_with_the_field_the_value_and_what_would_be_right(
+    name: str, road: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = REFUSED[name]
+    if road == "file":
+        (here / "hindsight.toml").write_text(f"{name} = {_toml(value)}\n")
+    else:
+        monkeypatch.setenv(f"HINDSIGHT_{name.upper()}", _text(value))
+    with pytest.raises(SettingRefused) as refusal:
+        load()
+    message, field = str(refusal.value), Settings.model_fields[name]
+    assert f"setting {name} = " in message
+    assert _text(value) in message
+    assert "hould" in message or "expected" in message, "the message does not say what would be right"
+    assert str(field.description) in message
+    assert repr(field.default) in message
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(here: Path) -> None:
+    (here / "hindsight.toml").write_text("train_evry = 15\n")
+    with pytest.raises(SettingRefused, match=r"'train_evry' is unknown.*train_every"):
+        load()
+
+
+def test_a_file_that_is_no_toml_is_refused(here: Path) -> None:
+    (here / "hindsight.toml").write_text("train_every 15\n")
+    with pytest.raises(SettingRefused, match=r"hindsight\.toml cannot be read"):
+        load()
+
+
+def test_every_wrong_setting_is_named_at_once(here: Path) -> None:
+    (here / "hindsight.toml").write_text("seed = -1\nthreads = 0\n")
+    with pytest.raises(SettingRefused, match=r"(?s)seed = -1.*threads = 0|threads = 0.*seed = -1"):
+        load()
+
+
+def test_the_file_here_goes_before_the_one_at_home(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HINDSIGHT_HOME", "home")
+    (here / "home").mkdir()
+    (here / "home" / "hindsight.toml").write_text("seed = 1\nthreads = 1\n")
+    (here / "hindsight.toml").write_text("threads = 2\n")
+    assert (load().seed, load().threads) == (1, 2)
+
+
+def test_the_printed_file_sets_every_default(here: Path) -> None:
+    (here / "hindsight.toml").write_text(as_toml())
+    assert load() == Settings()
+    assert tomllib.loads(as_toml()).keys() == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "venue"),
+    [
+        pytest.param("simulated", "simulated", id="simulated"),
+        pytest.param("ccxt:kraken", "kraken", id="ccxt"),
+        pytest.param("archive:some/folder", "binance", id="archive"),
+    ],
+)
+def test_the_venue_of_every_key_follows_from_the_source(source: str, venue: str) -> None:
+    assert load(source=source).venue == venue
+    assert {stream.venue for stream in load(source=source).streams} == {venue}
+
+
+def _text(value: object) -> str:
+    """As a variable of the environment."""
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _toml(value: object) -> str:
+    """As the value of a line of TOML."""
+    return (
+        str(value)
+        if isinstance(value, int | float)
+        else str(value).replace("'", '"')
+        if isinstance(value, list)
+        else f'"{value}"'
+    )
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
