@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     clip_norm: Annotated[float, Field(gt=0, le=1000, description="gradient norm above which steps shrink")] = 1.0
     average_decay: Annotated[
         float, Field(ge=0, lt=1, description="share of the running mean of the weights, which predicts, kept per step")
-    ] = 0.999
+    ] = 0.9998
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of initial weights and of every replay draw")] = 0
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="where the models run")] = "auto"
     threads: Annotated[int, Field(ge=1, le=256, description="processor threads of one learner")] = 1

@@ -26,7 +26,7 @@ class Hyperparameters:
     learning_rate: float = 3e-4
     weight_decay: float = 3.0  # strong: neighbouring references share most of an answer, which is soon overfitted
     clip_norm: float = 1.0
-    average_decay: float = 0.999
+    average_decay: float = 0.9998
     weight_action: float = 1.0
     weight_candle: float = 0.5
     weight_trend: float = 1.0
@@ -166,12 +166,13 @@ def train_step(
 
 @torch.no_grad()
 def follow(average: nn.Module, model: nn.Module, hyper: Hyperparameters, number: int) -> None:
-    """Moves `average` towards `model`: a running mean over about 1 / (1 − average_decay) steps, shorter at first.
+    """Moves `average` towards `model`: a running mean over about 1 / (1 − average_decay) steps, and at first over the
+    newer part of all steps.
 
     Single steps on a handful of overlapping answers are noisy, and their mean is not: it is what predicts.
-    Source: Polyak & Juditsky 1992, doi:10.1137/0330046
+    Source: Shamir & Zhang 2013, https://arxiv.org/abs/1212.1824, §4 (polynomial-decay averaging, η = 3)
     """
-    weight = max(1 - hyper.average_decay, 9.0 / (9.0 + number))
+    weight = max(1 - hyper.average_decay, 4 / (number + 3))
     for mean, newest in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(newest, weight)
 
