@@ -23,7 +23,7 @@ LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
 class Hyperparameters:
     """Everything but data and weights that a step depends on; stored with each step as JSON."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 2e-4
     weight_decay: float = 3.0  # strong: neighbouring references share most of an answer, which is soon overfitted
     clip_norm: float = 1.0
     average_decay: float = 0.9998
