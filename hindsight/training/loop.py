@@ -164,7 +164,7 @@ def learn_rows(
 
 def events(tape: Tape, first: int, end: int, pivot_rows: Rows, train_every: int) -> Sequence[tuple[int, str]]:
     """The training events among the closes of rows [first, end), in order, candle before pivot."""
-    present = ~np.isnan(tape.rows[first - tape.first_row : end - tape.first_row, 0])
+    present = ~np.isnan(tape.first_known(first, end)[:, 0])  # a candle that came late closed for nobody
     rows = np.flatnonzero(present) + first
     found = [(int(row), "candle") for row in rows[(rows + 1) % train_every == 0]]
     found += [(int(row), "pivot") for row in np.unique(pivot_rows) if first <= row < end]
