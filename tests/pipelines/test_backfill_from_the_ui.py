@@ -1,4 +1,4 @@
-"""A backfill started as the UI starts it: through GraphQL, cut into runs by the daemon, run in processes of their own."""
+"""A backfill started as the UI starts it: through GraphQL, cut into runs by the daemon, each in its own process."""
 
 import logging
 import time
