@@ -1,6 +1,6 @@
 """From the market's tables to tape rows: every row with what was known at its close, and what corrections overwrote."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -9,6 +9,8 @@ from hindsight.inference.frames import CANDLE_COLUMNS, COLUMN, COLUMNS, PIVOT_TY
 from hindsight.market import indicators
 from hindsight.market.as_of import as_of
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
+
+A_MILLISECOND, A_MOMENT = timedelta(milliseconds=1), timedelta(microseconds=1)
 
 
 def tape_rows(candles: pl.DataFrame, pivots: pl.DataFrame, window: Window, stream: Stream) -> Frames:
@@ -47,13 +49,13 @@ def superseded(
         assert isinstance(known_at, datetime)
         first = changed["open_time"].min()
         assert isinstance(first, datetime)
-        last_close_ms = to_ms(known_at) - to_ms(known_at) % stream.step_ms
-        if last_close_ms == to_ms(known_at):  # the candle that closes at this very instant already saw the correction
-            last_close_ms -= stream.step_ms
-        span = Window(start=first, end=from_ms(last_close_ms))
-        before = as_of(candles, revisions, from_ms(to_ms(known_at) - 1))
+        # A correction of 04:03:54.000001 is known at 04:03:54.001, not at 04:03:54.000. The candle that closes at that
+        # very instant already saw it; the one before is the last that did not.
+        until_ms = to_ms(known_at + A_MILLISECOND - A_MOMENT)
+        span = Window(start=first, end=from_ms((until_ms - 1) // stream.step_ms * stream.step_ms))
+        before = as_of(candles, revisions, known_at - A_MOMENT)
         rows = tape_rows(before, pivots, span, stream)
-        blocks.append(Superseded(first_row=to_ms(first) // stream.step_ms, rows=rows, until_ms=to_ms(known_at)))
+        blocks.append(Superseded(first_row=to_ms(first) // stream.step_ms, rows=rows, until_ms=until_ms))
     return blocks
 
 
