@@ -46,24 +46,37 @@ def load(con: duckdb.DuckDBPyConnection, folder: Path, stream: Stream, window: W
     _bring_up_to(con, file, stream, first_row, end_row)
     start_row = max(to_ms(window.start) // stream.step_ms, first_row)
     rows = np.memmap(file, np.float32, "r", shape=(end_row - first_row, len(COLUMNS)))[start_row - first_row :]
+    rows = np.array(rows)  # a copy: pages of a map would stay resident, and grow with history
     span = Window(start=from_ms(start_row * stream.step_ms), end=window.end)
-    candles, revisions, pivots = known(con, stream, span)
+    candles, revisions, pivots, changed = known(con, stream, span)
+    if changed is not None:  # the file may have gone on: what was learned after the window is not in it
+        changed = max(changed, span.start)
+        since = Window(start=changed, end=span.end)
+        rows[to_ms(changed) // stream.step_ms - start_row :] = tape_rows(candles, pivots, since, stream)
     return Tape(
         step_ms=stream.step_ms,
         first_row=start_row,
-        rows=np.array(rows),  # a copy: pages of a map would stay resident, and grow with history
+        rows=rows,
         superseded=superseded(candles, revisions, pivots, span, stream),
     )
 
 
 def known(
     con: duckdb.DuckDBPyConnection, stream: Stream, window: Window
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Candles, revisions and pivots that rows of `window` are made of, as recorded at or before its end."""
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, datetime | None]:
+    """Candles, revisions and pivots that rows of `window` are made of, as recorded at or before its end.
+
+    The last one is the open time of the first candle of which something was recorded later; None where nothing was.
+    """
     reach = Window(start=indicators.anchor(window.start, stream.step), end=window.end)
-    revisions = read_revisions(con, stream, reach)
-    candles = as_of(read_candles(con, stream, reach), revisions, window.end)
-    return candles, revisions.filter(pl.col("superseded_at") <= window.end), pivots_for(con, stream, window)
+    stored, revisions = read_candles(con, stream, reach), read_revisions(con, stream, reach)
+    later = pl.concat([frame.select("open_time", "recorded_at") for frame in (stored, revisions)]).filter(
+        pl.col("recorded_at") > window.end
+    )
+    changed = later["open_time"].min()
+    assert changed is None or isinstance(changed, datetime)
+    known_revisions = revisions.filter(pl.col("superseded_at") <= window.end)
+    return as_of(stored, revisions, window.end), known_revisions, pivots_for(con, stream, window), changed
 
 
 def pivots_for(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
