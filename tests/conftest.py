@@ -1,10 +1,43 @@
-"""Fixtures that every room's tests share."""
+"""Fixtures that every room's tests share: recorded market data, and small homes whose market stands already."""
 
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
+from hindsight.exchange.sources import Source, open_source
+from hindsight.market.candles import TIME, first_delivery
+from hindsight.market.streams import Stream, Window
+from hindsight.record import record_candles, record_indicators, record_pivots
+from hindsight.settings import Settings, load
+from hindsight.store.rows import select
+from hindsight.store.warehouse import Warehouse
+
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+MINUTE = timedelta(minutes=1)
+QUICK = {
+    "symbols": ("ETH/USDT",),
+    "device": "cpu",
+    "predict_every": 2,
+    "train_every": 60,
+    "batch_size": 8,
+    "replay_window": 1000,
+    "trend_ttl": 60,
+    "score_window": 240,
+    "snapshot_every": 30,
+    "lock_timeout_seconds": 30.0,
+}
+# With seed 19 the venue corrects the candle of 2024-03-01 03:59 at 04:03:54, and delivers none from 2024-03-02 01:39 to
+# 01:43. A piece of learning ends on 2024-03-02 00:00; a month does one day earlier.
+VENUE_DAYS = Window(start=datetime(2024, 2, 29, 14, tzinfo=UTC), end=datetime(2024, 3, 2, 3, tzinfo=UTC))
+STORM_START = datetime(2024, 1, 31, 9, 30, tzinfo=UTC)
+STORM_CANDLES = 1300
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +46,113 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"recorded market data is not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """A venue that delivers what it is given, each row once it was recorded."""
+
+    frame: pl.DataFrame
+
+    def candles(self, stream: Stream, window: Window) -> Iterator[pl.DataFrame]:
+        yield self.frame.filter(pl.col("recorded_at").is_between(window.start, window.end, closed="right"))
+
+
+def record_market(settings: Settings, source: Source, cuts: list[datetime]) -> None:
+    """Candles, indicators and pivots of the first stream, piece by piece, as live runs or one backfill would."""
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=30)
+    stream = settings.streams[0]
+    for start, end in pairwise(cuts):
+        window = Window(start=start, end=end)
+        record_candles(warehouse, source, stream, window, end)
+        record_indicators(warehouse, stream, window)
+        record_pivots(warehouse, stream, end, max_gap=settings.max_gap)
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[[Settings, Source, list[datetime]], None]:
+    """The function that records a market piece by piece."""
+    return record_market
+
+
+@pytest.fixture(scope="session")
+def venue_home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """37 hours of the simulated venue, recorded; nothing is learned yet. Copy it before changing it."""
+    settings = load(home=tmp_path_factory.mktemp("venue"), source="simulated", simulated_seed=19, **QUICK)
+    record_market(settings, open_source(settings), [VENUE_DAYS.start, VENUE_DAYS.end])
+    return settings
+
+
+@pytest.fixture(scope="session")
+def storm() -> pl.DataFrame:
+    """Made-up deliveries of 1300 candles, many of them corrected or late: what the tape has to keep apart.
+
+    Every 37th candle is corrected, seconds to hours after its close, some of them twice; one of the first 600 among
+    them. Four candles come late as first deliveries, and three (30..32) never do.
+    """
+    chance = np.random.default_rng(11)
+    close = 500 + np.round(chance.normal(size=STORM_CANDLES).cumsum()) / 2
+    open_ = np.concatenate([close[:1], close[:-1]])
+    spread = chance.integers(0, 3, (2, STORM_CANDLES)) / 2
+    opens = pl.datetime_range(STORM_START, STORM_START + (STORM_CANDLES - 1) * MINUTE, MINUTE, eager=True)
+    walk = {
+        "open_time": opens.cast(TIME),
+        "open": open_,
+        "high": np.maximum(open_, close) + spread[0],
+        "low": np.minimum(open_, close) - spread[1],
+        "close": close,
+        "volume": chance.random(STORM_CANDLES) * 100,
+    }
+    stream = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
+    frame = first_delivery(pl.DataFrame(walk), stream)
+    frame = frame.filter(~pl.col("open_time").is_between(STORM_START + 30 * MINUTE, STORM_START + 32 * MINUTE))
+    candle = (pl.col("open_time") - STORM_START).dt.total_minutes()
+    late = {645: 7, 646: 9, 800: 1, 1000: 21}
+    recorded = pl.col("recorded_at")
+    for which, minutes in late.items():
+        recorded = pl.when(candle == which).then(pl.col("recorded_at") + minutes * MINUTE).otherwise(recorded)
+    frame = frame.with_columns(recorded_at=recorded)
+    delays = [3, 59, 60, 61, 200, 900, 7_201]
+    corrections = [
+        frame.filter(candle == which).with_columns(
+            high=pl.col("high") + 2 * revision,
+            close=pl.col("close") + 0.25,
+            volume=pl.col("volume") + 3,
+            revision=pl.lit(revision, pl.Int32),
+            recorded_at=pl.col("recorded_at") + timedelta(seconds=delays[which % 7] * revision, microseconds=which),
+        )
+        for which in range(40, STORM_CANDLES, 37)
+        for revision in ((1, 2) if which % 4 == 0 else (1,))
+    ]
+    return pl.concat([frame, *corrections]).sort("open_time", "revision")
+
+
+@pytest.fixture(scope="session")
+def storm_home(tmp_path_factory: pytest.TempPathFactory, storm: pl.DataFrame) -> Settings:
+    """The storm, recorded in one range; nothing is learned yet. Copy it before changing it."""
+    settings = load(home=tmp_path_factory.mktemp("storm"), **QUICK)
+    record_market(settings, Deliveries(storm), [STORM_START, STORM_START + STORM_CANDLES * MINUTE])
+    return settings
+
+
+@pytest.fixture
+def copy_home(tmp_path: Path) -> Callable[..., Settings]:
+    """Makes a copy of a home that one test may change, with some of its settings changed."""
+
+    def copy(settings: Settings, **changed: object) -> Settings:
+        home = tmp_path / f"home {sum(1 for _ in tmp_path.iterdir())}"
+        shutil.copytree(settings.home, home)
+        return settings.model_copy(update={"home": home, **changed})
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def table() -> Callable[..., pl.DataFrame]:
+    """Reads one table of a home, sorted, without the columns that are measured rather than computed."""
+
+    def read(settings: Settings, name: str, order: str) -> pl.DataFrame:
+        with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=30).reading() as con:
+            return select(con, f"select * from {name} order by {order}").drop("seconds", "mode", strict=False)
+
+    return read
