@@ -7,16 +7,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import duckdb
 import pytest
 
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
-from hindsight.store.warehouse import Warehouse
 from pipelines.backfill import run_job
 from pipelines.instance import open_instance
 from resources.progress import silence
 
 DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 3, tzinfo=UTC))
+TABLES = (
+    *("candles", "candle_revisions", "gaps", "refused_candles", "indicators", "pivots", "pivot_states"),
+    *("inference_references", "outcomes", "trend_validations", "checkpoints", "learned_until", "scores"),
+)
 QUICK = {"SOURCE": "simulated", "PREDICT_EVERY": "3", "TRAIN_EVERY": "240", "SCORE_WINDOW": "60"}
 
 
@@ -31,8 +35,9 @@ class Chain:
     result: dg.ExecuteInProcessResult
 
     @property
-    def warehouse(self) -> Warehouse:
-        return Warehouse(path=self.settings.warehouse_path, lock_timeout_seconds=10)
+    def environment(self) -> dict[str, str]:
+        """What makes another process run the same chain."""
+        return {f"HINDSIGHT_{name}": value for name, value in QUICK.items()}
 
 
 def run_chain(folder: Path, patch: pytest.MonkeyPatch) -> Chain:
@@ -71,3 +76,18 @@ def rerun(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dg.ExecuteInProce
         return again.result
 
     return run
+
+
+@pytest.fixture
+def fingerprint() -> Callable[[Path], dict[str, object]]:
+    """Per table of a DuckDB file, how many rows there are and a hash of all of them, whatever their order."""
+
+    def take(path: Path) -> dict[str, object]:
+        with duckdb.connect(str(path), read_only=True) as con:
+            con.execute("set TimeZone = 'UTC'")
+            sums = {table: con.execute(f"select count(*), sum(hash(t)) from {table} t").fetchall() for table in TABLES}
+            # How long a step took is the one thing that differs.
+            steps = "select count(*), sum(hash(columns(* exclude (seconds)))) from training_steps"
+            return {**sums, "training_steps": con.execute(steps).fetchall()}
+
+    return take

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import dagster as dg
+from dagster._core.run_coordinator import DefaultRunCoordinator
 
 from assets.partitions import STREAM_MONTHS
 from hindsight.settings import load
@@ -100,7 +101,7 @@ def test_the_instance_lies_below_the_home_and_starts_runs_at_once(tmp_path, monk
     monkeypatch.setenv("DAGSTER_HOME", "")
     with open_instance(load()) as instance:
         assert instance.root_directory == str(tmp_path / "dagster")
-        assert type(instance.run_coordinator).__name__ == "DefaultRunCoordinator"
+        assert isinstance(instance.run_coordinator, DefaultRunCoordinator)
         assert not instance.telemetry_enabled
 
 
