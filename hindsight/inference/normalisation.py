@@ -17,19 +17,20 @@ NormParams = NDArray[np.float32]
 
 
 def norm_params(frames_BLF: Frames) -> NormParams:
-    """Parameters [B, 4] of the visible frames; NaN where a frame has no scale or holds a NaN."""
+    """Parameters [B, 4] of the visible frames; NaN where a frame has no scale or holds a NaN or an infinity."""
     close_BL = frames_BLF[:, :, COLUMN["close"]].astype(np.float64)
-    log_volume_BL = np.log1p(frames_BLF[:, :, COLUMN["volume"]].astype(np.float64))
-    scale_B = np.diff(np.log(close_BL), axis=1).std(axis=1)
-    params_B4 = np.stack(
-        [
-            close_BL[:, -1],
-            np.where(scale_B >= MINIMUM_RETURN_SCALE, scale_B, np.nan),
-            log_volume_BL.mean(axis=1),
-            np.maximum(log_volume_BL.std(axis=1), MINIMUM_VOLUME_SCALE),
-        ],
-        axis=1,
-    )
+    with np.errstate(invalid="ignore", divide="ignore"):  # an infinite price makes NaNs, and those are refused
+        log_volume_BL = np.log1p(frames_BLF[:, :, COLUMN["volume"]].astype(np.float64))
+        scale_B = np.diff(np.log(close_BL), axis=1).std(axis=1)
+        params_B4 = np.stack(
+            [
+                close_BL[:, -1],
+                np.where(scale_B >= MINIMUM_RETURN_SCALE, scale_B, np.nan),
+                log_volume_BL.mean(axis=1),
+                np.maximum(log_volume_BL.std(axis=1), MINIMUM_VOLUME_SCALE),
+            ],
+            axis=1,
+        )
     params_B4[~np.isfinite(params_B4).all(axis=1)] = np.nan
     return params_B4.astype(np.float32)
 
