@@ -11,7 +11,7 @@ from benchmarks.sampling import Samples, machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One row of the promise. `ratio` is the measured value over the limit, or over the rival's: the goal says which."""
+    """One row of the promise. `ratio` is what was measured over the limit, or over the rival: the goal says which."""
 
     name: str
     goal: str

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from benchmarks.fresh import CHECKOUT
@@ -29,7 +30,7 @@ MODEL = "transformer"
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for everything that is written; it is the working folder meanwhile, and the settings are the defaults."""
+    """A folder for everything that is written; it is the working folder meanwhile, and settings are the defaults."""
     for name in [name for name in os.environ if name.startswith("HINDSIGHT_")]:
         del os.environ[name]  # figures are promised for the default settings
     before = Path.cwd()
@@ -91,3 +92,11 @@ def copied(home: Path) -> Path:
     copy = new_folder("copy")
     shutil.copytree(home, copy)
     return copy
+
+
+@cache
+def recorded_two_years() -> Path:
+    """A home with candles, indicators and pivots of two years of ETH/USDT; shared by all who do not learn in it."""
+    home = new_folder("two-years")
+    record(home, ETH, TWO_YEARS)
+    return home
