@@ -7,6 +7,7 @@ the real ones, and no two alike.
 """
 
 from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -62,8 +63,8 @@ def measure(repeats: int) -> Figure:
         ratio=f"{each / LIMIT:.2f} of the limit",
         is_reached=each < LIMIT,
         notes=(
-            f"file {warehouse.path.stat().st_size / 1e6:.1f} MB, an empty warehouse {empty / 1e6:.1f} MB; blocks in use "
-            f"{in_use / ROWS:.1f} bytes a reference, the rest is free space that later writes fill",
+            f"file {warehouse.path.stat().st_size / 1e6:.1f} MB, an empty warehouse {empty / 1e6:.1f} MB; "
+            f"{in_use / ROWS:.1f} bytes a reference are in use, the rest is free space that later writes fill",
             "columns, in bytes a reference and as compressed:",
             *(f"  {size / ROWS:6.2f}  {name} ({how})" for name, how, size in columns),
         ),
@@ -83,7 +84,7 @@ def _write(warehouse: Warehouse, tape: Tape) -> None:
     digests = np.random.default_rng(1).integers(0, 2**64, len(rows), np.uint64)  # a hash looks like chance
     schema = schema_hash("transformer", SHAPE)
     edges = [0, *range(CHUNK - int(rows[0]) % CHUNK, len(rows), CHUNK), len(rows)]
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges):
         part = slice(start, end)
         records = reference_records(MODEL, ETH, rows[part], norm[part], predicted[part], checkpoint[part], SHAPE)
         records = records.with_columns(
