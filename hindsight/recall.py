@@ -251,5 +251,6 @@ def _mark_predictable(memory: Memory, tape: Tape, shape: InputShape, first: int)
             memory.predictable[part - memory.first_row] = np.isfinite(params).all(axis=1)
     for block in tape.superseded:  # a candle that came late was not there yet
         hurt = np.arange(max(block.first_row, first), min(block.first_row + len(block.rows), end))
+        hurt = hurt[memory.predictable[hurt - memory.first_row]]  # the others may reach beyond the tape
         late = np.isnan(tape.gather(hurt, shape.length)[:, :, 0]).any(axis=1) if len(hurt) else np.empty(0, np.bool_)
         memory.predictable[hurt[late] - memory.first_row] = False
