@@ -28,7 +28,7 @@ from hindsight.store.warehouse import Warehouse
 SIMULATED_DAYS, JUDGED_DAYS, POINTS = 60, 20, 1.0
 SIMULATED = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
 YEAR = Window(start=datetime(2023, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 1, tzinfo=UTC))
-TARGETS = {"action": "log_loss_sum", "trend": "log_loss_sum", "next_pivot": "log_loss_sum"}
+TARGETS = ("action", "trend", "next_pivot")
 
 
 def measure(home: Path | None, days: int | None) -> list[Figure]:
@@ -119,7 +119,7 @@ def _against_the_baselines(home: Path) -> Figure:
     if scores.is_empty():
         return skipped(name, f"{home} holds no scores of {ETH} in 2023")
     notes, beaten, asked = [], 0, 0
-    for target in ("action", "trend", "next_pivot"):
+    for target in TARGETS:
         of_target = scores.filter(pl.col("target") == target)
         losses, accuracy = _by_predictor(of_target, "log_loss_sum"), _by_predictor(of_target, "correct")
         for predictor, loss in losses.items():

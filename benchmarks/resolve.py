@@ -18,7 +18,7 @@ COPY_SPEED, DUCKDB = 0.5, 100.0
 REFERENCES, LENGTH = 1024, 600
 QUERIED = 64  # a query takes a hundredth of a second and more; 64 of them are measured, and counted sixteen times
 WINDOW = f"""
-    select {", ".join(f"candles.{name}" for name in CANDLE_COLUMNS)}, {", ".join(f"indicators.{name}" for name in NAMES)}
+    select {", ".join((*CANDLE_COLUMNS, *NAMES))}
     from candles
     join indicators using (venue, symbol, timeframe, open_time)
     where venue = $venue
@@ -63,7 +63,7 @@ def measure(repeats: int) -> Figure:
             f"{copy.processor / gather.processor:.2f}; over a copy into memory that is there already: "
             f"{onto.median / gather.median:.2f}",
             f"DuckDB: {QUERIED} queries measured, {1000 * queries.median / REFERENCES:.1f} ms each, counted "
-            f"{REFERENCES // QUERIED} times; candles and indicators of the window, without pivots; the file open before",
+            f"{REFERENCES // QUERIED} times; candles and indicators of the window, no pivots; the file is open before",
         ),
     )
 
