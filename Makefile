@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up bench clean
+.PHONY: help demo test up bench bench-learning clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 21
 
 demo: $(VENV)/installed ## Install, then run the whole chain over 14 days of two simulated markets (no network)
 	$(BIN)/hindsight demo
@@ -24,8 +24,12 @@ test: $(VENV)/installed-dev ## Install, then run the linter, the type checker an
 up: $(VENV)/installed ## Open the UI and start the daemon
 	$(BIN)/hindsight up
 
-bench: $(VENV)/installed ## Measure every figure of docs/benchmarks.md on this machine
+bench: $(VENV)/installed ## Measure speed, size and memory on this machine, each against its goal
 	$(BIN)/python -m benchmarks
+
+# LEARNED=DIR reads what a long run into that HINDSIGHT_HOME has left, instead of learning first.
+bench-learning: $(VENV)/installed ## Measure what is learned of 60 simulated days and of a real year: an hour or more
+	$(BIN)/python -m benchmarks learning $(if $(LEARNED),--home $(LEARNED))
 
 clean: ## Remove the environment and the caches; what was recorded and learned (.hindsight) stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

@@ -70,8 +70,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_make_targets_that_are_named_exist(page: Path) -> None:
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE))
-    there = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE))
+    there = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named - there == set()
 
 
@@ -109,7 +109,7 @@ def test_make_lists_its_targets() -> None:
     if make is None:
         pytest.skip("make is not installed")
     shown = subprocess.run([make, "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    assert {"demo", "test", "up", "bench", "clean"} <= set(re.findall(r"make ([a-z]+)", shown))
+    assert {"demo", "test", "up", "bench", "clean"} <= set(re.findall(r"make ([a-z-]+)", shown))
 
 
 def test_the_build_server_runs_what_a_user_runs() -> None:
