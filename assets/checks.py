@@ -1,6 +1,6 @@
 """The checks: each is a question that no row may answer, with the rows that do as metadata.
 
-A check covers what its run covered. Started by hand from the UI, without partitions, it covers the whole history.
+A check covers what its run covered. Started by hand from the UI, without partitions, it covers all that is stored.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import polars as pl
 from assets.metadata import as_table
 from assets.partitions import Stretch, stretches
 from hindsight import verify
-from hindsight.market.streams import EPOCH, Stream, Window
+from hindsight.market.streams import Stream, Window
 from hindsight.settings import load
-from hindsight.store import learning_questions, questions
+from hindsight.store import learning_questions, questions, summaries
 from resources.scope import ScopeResource
 from resources.warehouse import WarehouseResource
 
@@ -86,24 +86,34 @@ def asked(asset: str, asks: tuple[questions.Question, ...]) -> dg.AssetChecksDef
     def checks(
         context: dg.AssetCheckExecutionContext, scope: ScopeResource, warehouse: WarehouseResource
     ) -> Iterator[dg.AssetCheckResult]:
-        covered = covered_by(context, scope)
-        with warehouse.open().reading() as con:
-            for key in context.selected_asset_check_keys:
-                rows = pl.concat(by_name[key.name](con, each.stream, each.window) for each in covered)
-                yield answered(key, rows)
+        months = months_of(context, scope, warehouse)
+        for key in context.selected_asset_check_keys:
+            with warehouse.open().reading() as con:
+                asked_by_month = (by_name[key.name](con, each.stream, each.window) for each in months)
+                rows = next((rows for rows in asked_by_month if not rows.is_empty()), pl.DataFrame())
+            yield answered(key, rows)
 
     return checks
 
 
-def covered_by(context: dg.AssetCheckExecutionContext, scope: ScopeResource) -> list[Stretch]:
-    """What the run covered, or everything up to now where it has no partitions."""
+def months_of(
+    context: dg.AssetCheckExecutionContext, scope: ScopeResource, warehouse: WarehouseResource
+) -> list[Stretch]:
+    """What the run covered, or everything that is stored where it has no partitions; cut into months.
+
+    A month at a time, so that asking about years takes no more memory than asking about one.
+    """
     now = scope.now()
-    everything = [Stretch(stream=stream, window=Window(start=EPOCH, end=now)) for stream in load().streams]
-    return stretches(context.run, context.instance, *scope.bounds(), now) or everything
+    covered = stretches(context.run, context.instance, *scope.bounds(), now)
+    if not covered:
+        with warehouse.open().reading() as con:
+            firsts = {stream: summaries.first_candle(con, stream) for stream in load().streams}
+        covered = [Stretch(stream=s, window=Window(start=at, end=max(at, now))) for s, at in firsts.items() if at]
+    return [Stretch(stream=each.stream, window=month) for each in covered for month in each.window.months()]
 
 
 def answered(key: dg.AssetCheckKey, rows: pl.DataFrame) -> dg.AssetCheckResult:
-    """Passed where there are no `rows`; else the first of them."""
+    """Passed where there are no `rows`; else the first of them, from the first month that has any."""
     return dg.AssetCheckResult(
         asset_key=key.asset_key,
         check_name=key.name,

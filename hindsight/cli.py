@@ -31,7 +31,12 @@ app = typer.Typer(
     ),
 )
 console = Console()
-DEMO = ("2024-01-01", "2024-01-15")
+DEMO = {
+    "HINDSIGHT_SOURCE": "simulated",
+    "HINDSIGHT_SYMBOLS": "ETH/USDT,BTC/USDT",
+    "HINDSIGHT_TIMEFRAME": "1m",
+    "HINDSIGHT_FIRST_MONTH": "2024-01",
+}
 
 
 @contextmanager
@@ -50,11 +55,11 @@ def demo() -> None:
 
     Needs no network. Run it again and it finds everything done.
     """
-    os.environ["HINDSIGHT_SOURCE"] = "simulated"
+    os.environ.update(DEMO)
     console.print("The data is [b]simulated[/b]: a seeded market with a known, planted predictability.")
     with _told_plainly():
         settings = load()
-        _backfill(settings, _window(settings, *DEMO))
+        _backfill(settings, _window(settings, "2024-01-01", "2024-01-15"))
         _print_summary(settings)
 
 
@@ -169,13 +174,15 @@ def _backfill(settings: Settings, window: Window) -> None:
         }
         try:
             for heard in run_backfill(settings, list(settings.streams), window):
-                bar, count = bars[heard.stream], f"{heard.done:,}/{heard.total:,}" if heard.total else ""
-                known = {"total": heard.total, "completed": heard.done} if heard.total else {}
-                if heard.stage == "done":
-                    known, count = {"total": 1, "completed": 1}, ""
                 if heard.stage == "failed":
                     failed[heard.stream] = heard.message
-                progress.update(bar, description=f"{heard.stream}: {heard.stage}", count=count, **known)
+                progress.update(
+                    bars[heard.stream],
+                    description=f"{heard.stream}: {heard.stage}",
+                    count=f"{heard.done:,}/{heard.total:,}" if heard.total else "",
+                    total=1 if heard.stage == "done" else heard.total or None,  # None: the bar says that it works
+                    completed=1 if heard.stage == "done" else heard.done,
+                )
         except KeyboardInterrupt:
             progress.stop()
             console.print("Stopped. The same command goes on from here.")

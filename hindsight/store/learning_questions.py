@@ -174,12 +174,15 @@ def steps_out_of_order(con: Connection, stream: Stream, window: Window) -> pl.Da
         with numbered as (
           select model, step, event_time, checkpoint_before, checkpoint_after,
                  lag(step) over earlier as step_before, lag(event_time) over earlier as event_before
-          from training_steps
-          where {of_stream} and event_time > $from and event_time <= $to
+          from training_steps as steps
+          where {of_stream} and event_time <= $to and step >= coalesce((
+            select max(step)
+            from training_steps
+            where {of_stream} and model = steps.model and event_time <= $from), 0)
           window earlier as (partition by model order by step, event_time))
         select *
         from numbered
-        where step <> step_before + 1 or event_time < event_before
+        where step <> coalesce(step_before, step - 1) + 1 or event_time < event_before
            or checkpoint_before <> step - 1 or checkpoint_after <> step
         order by model, step"""
     return ask(con, sql, stream, window)

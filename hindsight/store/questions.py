@@ -69,7 +69,8 @@ def holes_not_in_gaps(con: Connection, stream: Stream, window: Window) -> pl.Dat
         with spaced as (
           select lag(open_time) over (order by open_time) + $step as start_time, open_time as end_time
           from candles
-          where {of_stream} and open_time >= $from and open_time < $to)
+          where {of_stream} and open_time < $to and open_time >= coalesce(
+            (select max(open_time) from candles where {of_stream} and open_time < $from), $from))
         select start_time, end_time
         from spaced
         anti join (select start_time, end_time from gaps where {of_stream}) as known using (start_time, end_time)
@@ -205,22 +206,25 @@ def pivots_confirmed_too_early(con: Connection, stream: Stream, window: Window) 
 def pivots_off_their_candle(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which pivots have another price than the candle they stand on had as first delivered, or a strength of NaN?"""
     sql = """
-        with delivered as (
-          select open_time, high, low, revision from candles where {of_stream}
+        with found as (
+          select *
+          from pivots
+          where {of_stream} and confirmed_at > $from and confirmed_at <= $to),
+        delivered as (
+          select open_time, high, low, revision
+          from candles
+          where {of_stream} and open_time >= (select min(pivot_time) from found) and open_time < $to
           union all
-          select open_time, high, low, revision from candle_revisions where {of_stream}),
+          select open_time, high, low, revision
+          from candle_revisions
+          where {of_stream} and open_time >= (select min(pivot_time) from found) and open_time < $to),
         first_known as (
           select open_time, min_by(high, revision) as high, min_by(low, revision) as low
           from delivered
-          where open_time in (
-            select pivot_time
-            from pivots
-            where {of_stream} and confirmed_at > $from and confirmed_at <= $to)
           group by open_time)
         select pivot_type, pivot_time, price, high, low, strength
-        from pivots
+        from found
         left join first_known on open_time = pivot_time
-        where {of_stream} and confirmed_at > $from and confirmed_at <= $to
-          and (price is distinct from if(side = 'high', high, low) or not isfinite(strength) or strength < 0)
+        where price is distinct from if(side = 'high', high, low) or not isfinite(strength) or strength < 0
         order by pivot_time"""
     return ask(con, sql, stream, window)

@@ -1,5 +1,7 @@
 """What is stored, in a few rows: read by `hindsight status` and plotted by Dagster beside each partition."""
 
+from datetime import datetime
+
 import duckdb
 import polars as pl
 
@@ -131,6 +133,12 @@ def trend_stats(con: duckdb.DuckDBPyConnection, model: str | None = None, stream
     return select(con, sql, model=model, stream=None if stream is None else str(stream))
 
 
+def first_candle(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | None:
+    """When the first stored candle of `stream` opens; None before there is one."""
+    sql = f"select min(open_time) as first from candles where {OF_STREAM}"
+    return select(con, sql, **stream_key(stream))["first"].item()
+
+
 def stored(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     """Per stream: candles, first and last, missing candles, and pivots of each level."""
     sql = """
@@ -163,7 +171,7 @@ def learned(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
           group by all),
         answered as (
           select model, venue, symbol, timeframe,
-                 count(distinct inference_id) filter (status = 'settled') as settled,
+                 count(*) filter (kind = 'candle' and status = 'settled') as settled,
                  count(*) filter (status = 'unusable') as unusable
           from outcomes
           group by all),
