@@ -121,7 +121,7 @@ def _learn_piece(
     settings, stream, model = subject.settings, subject.stream, subject.model
     shape, schema = shape_of(model), schema_of(model)
     with subject.warehouse.reading() as con:
-        market = recall_market(con, settings, stream, shape, first, end)
+        market = recall_market(con, settings, model, stream, shape, first, end)
         memory = recall_memory(con, model, stream, market, shape, first, verify=verify)
     learned = learn_rows(
         learner,

@@ -31,6 +31,7 @@ from hindsight.training.checkpoints import load
 from hindsight.training.learner import config_of, new_learner, restore
 from hindsight.training.loop import Learner, Memory, train
 from hindsight.training.replay import Draw
+from hindsight.training.scores import first_scored
 from hindsight.training.step import Hyperparameters
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,15 @@ GATHERED = 256  # frames at a time: enough to keep numpy busy, little enough to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Market:
-    """What a stretch of events needs of the market: tape, labels, and at which closes L2 pivots were confirmed."""
+    """What a stretch of events needs of the market: tape, labels, and at which closes L2 pivots were confirmed.
+
+    References made before row `trainable_row` are still judged, but no step of the stretch trains on them.
+    """
 
     tape: Tape
     labels: Labels
     l2_rows: np.ndarray
+    trainable_row: int
 
 
 def shape_of(model: str) -> InputShape:
@@ -75,26 +80,35 @@ def device_of(settings: Settings) -> torch.device:
 
 
 def recall_market(
-    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: InputShape, first: int, end: int
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    model: str,
+    stream: Stream,
+    shape: InputShape,
+    first: int,
+    end: int,
 ) -> Market:
-    """The market around the events at the closes of rows [first, end), reaching back as far as replay and pending
-    references do."""
+    """The market around the events at the closes of rows [first, end), reaching back as far as anything looks that
+    happens there: replay, the next candle step, pending references, the score of a checkpoint, the scores of a day.
+    How far that is follows from `first` and `end` alone, and what is found does not depend on them."""
     mark = pivot_mark(con, stream)
     assert mark is not None, "learning starts after pivots"
-    origin = mark.since
-    origin_row = to_ms(origin) // stream.step_ms
-    begin = from_ms(first * stream.step_ms)
-    settled_all = oldest_pending(con, stream, begin, PIVOT_TARGETS)
-    pending_row = to_ms(settled_all) // stream.step_ms - 1 if settled_all else origin_row
-    back = max(settings.replay_window, settings.score_window, settings.trend_ttl)
-    start = max(origin_row, min(first - back, pending_row))
-    span = Window(start=from_ms((start - shape.length) * stream.step_ms), end=from_ms(end * stream.step_ms))
-    tape = tapes.load(con, settings.tape_path, stream, span, origin)
+    step_ms, origin_row = stream.step_ms, to_ms(mark.since) // stream.step_ms
+    _, last_candle_step = newest_step(con, model, stream)
+    learned_row = to_ms(last_candle_step) // step_ms - 1 if last_candle_step else origin_row
+    trainable_row = max(origin_row, min(first - max(settings.replay_window, settings.trend_ttl), learned_row))
+    judged_row = first - settings.score_window
+    settled_all = oldest_pending(con, stream, from_ms(judged_row * step_ms), PIVOT_TARGETS)
+    pending_row = to_ms(settled_all) // step_ms - 1 if settled_all else origin_row
+    scored_row = first_scored(first, end, settings.trend_ttl, stream)
+    start = max(origin_row, min(trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row))
+    span = Window(start=from_ms((start - shape.length) * step_ms), end=from_ms(end * step_ms))
+    tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
     pivots = tapes.pivots_for(con, stream, span)
     rule = TrendRule(flat_fraction=settings.flat_fraction, trend_ttl=settings.trend_ttl)
-    labels = label(start, tape.first_known(start, end), pivots, stream.step_ms, rule)
-    l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
-    return Market(tape=tape, labels=labels, l2_rows=l2)
+    labels = label(start, tape.first_known(start, end), pivots, step_ms, rule)
+    l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // step_ms - 1
+    return Market(tape=tape, labels=labels, l2_rows=l2, trainable_row=trainable_row)
 
 
 def recall_memory(
@@ -189,7 +203,7 @@ def _relive(
     made_rows = made_at_ms(model, stream, used.astype(np.uint64)) // step_ms - 1
     shape = shape_of(model)
     first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
-    market = recall_market(con, settings, stream, shape, first, end)
+    market = recall_market(con, settings, model, stream, shape, first, end)
     memory = recall_memory(con, model, stream, market, shape, end, verify=False)
     for event_row, step in zip(event_rows.tolist(), steps.iter_rows(named=True), strict=True):
         settled, replayed = (

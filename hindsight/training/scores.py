@@ -49,6 +49,16 @@ class Target:
     rule_name: str
 
 
+def first_scored(first: int, end: int, ttl: int, stream: Stream) -> int:
+    """The first row whose reference is needed to score the days that become complete in [first, end); `first` when
+    there are none: that of the first reference of the FITTED days before."""
+    per_day = DAY_MS // stream.step_ms
+    day = (first - ttl) // per_day  # the first one that is complete later than at row `first`
+    if (day + 1) * per_day + ttl > end:
+        return first
+    return (day - FITTED // timedelta(days=1)) * per_day - 1
+
+
 def score_days(
     tape: Tape, memory: Memory, labels: Labels, first: int, end: int, ttl: int, stream: Stream, model: str
 ) -> pl.DataFrame:
