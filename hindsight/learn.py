@@ -67,6 +67,7 @@ class _Subject:
     model: str
     mode: str
     warehouse: Warehouse
+    refused: set[int]  # references that no longer match their digest
 
 
 def learn(
@@ -84,7 +85,7 @@ def learn(
     """
     torch.set_num_threads(settings.threads)
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    subject = _Subject(settings=settings, stream=stream, model=model, mode=mode, warehouse=warehouse)
+    subject = _Subject(settings=settings, stream=stream, model=model, mode=mode, warehouse=warehouse, refused=set())
     report, started = LearnReport(), time.perf_counter()
     settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
     with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
@@ -122,7 +123,7 @@ def _learn_piece(
     shape, schema = shape_of(model), schema_of(model)
     with subject.warehouse.reading() as con:
         market = recall_market(con, settings, model, stream, shape, first, end)
-        memory = recall_memory(con, model, stream, market, shape, first, verify=verify)
+        memory = recall_memory(con, model, stream, market, shape, first, refused=subject.refused, verify=verify)
     learned = learn_rows(
         learner,
         market.tape,

@@ -119,11 +119,13 @@ def recall_memory(
     shape: InputShape,
     first: int,
     *,
+    refused: set[int],
     verify: bool,
 ) -> Memory:
     """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on.
 
-    With `verify`, references whose digest no longer matches what the tape holds are reported and left out.
+    Those in `refused` are left out. With `verify`, references that could be trained on and whose digest no longer
+    matches what the tape holds are reported, and put there.
     """
     start, count = market.labels.first_row, len(market.labels.candle.settled)
     memory = Memory(
@@ -139,8 +141,10 @@ def recall_memory(
     )
     since = from_ms(start * stream.step_ms)
     references = read_references(con, model, stream, Window(start=since, end=from_ms(first * stream.step_ms)))
-    if verify and len(references):
-        references = _verified(references, model, stream, market.tape, shape)
+    if verify:
+        trainable = references.filter(pl.col("made_at") > from_ms(market.trainable_row * stream.step_ms))
+        refused |= _mismatched(trainable, model, stream, market.tape, shape)
+    references = references.filter(~pl.col("inference_id").is_in(pl.Series(list(refused), dtype=pl.UInt64).implode()))
     if len(references):
         at = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1 - start
         memory.made[at] = True
@@ -204,7 +208,7 @@ def _relive(
     shape = shape_of(model)
     first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
     market = recall_market(con, settings, model, stream, shape, first, end)
-    memory = recall_memory(con, model, stream, market, shape, end, verify=False)
+    memory = recall_memory(con, model, stream, market, shape, end, refused=set(), verify=False)
     for event_row, step in zip(event_rows.tolist(), steps.iter_rows(named=True), strict=True):
         settled, replayed = (
             made_at_ms(model, stream, np.array(step[name], np.uint64)) // step_ms - 1
@@ -220,24 +224,25 @@ def _relive(
         train(learner, market.tape, market.labels, memory.norm_params, settled, drawn, event_row)
 
 
-def _verified(references: pl.DataFrame, model: str, stream: Stream, tape: Tape, shape: InputShape) -> pl.DataFrame:
+def _mismatched(references: pl.DataFrame, model: str, stream: Stream, tape: Tape, shape: InputShape) -> set[int]:
+    """The ids of those references that did not see what the tape holds now."""
     rows = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
     reachable = rows - shape.length + 1 >= tape.first_row
     matches = np.zeros(len(rows), np.bool_)
     matches[reachable] = (
         frame_digests(tape, rows[reachable], shape.length) == references["digest"].to_numpy()[reachable]
     )
-    if not matches.all():
-        first = references.filter(~pl.Series(matches))["made_at"][0]
+    wrong = references.filter(~pl.Series(matches))
+    if len(wrong):
         logger.error(
             "%s: %d of %d references of %s no longer match their digest, first %s; they are not trained on",
             stream,
-            int((~matches).sum()),
+            len(wrong),
             len(rows),
             model,
-            first,
+            wrong["made_at"][0],
         )
-    return references.filter(pl.Series(matches))
+    return set(wrong["inference_id"])
 
 
 def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:
