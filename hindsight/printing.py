@@ -98,14 +98,15 @@ def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFra
         return
     title = f"{learner[0]}, {' '.join(learner[1:])}: scored before it was learned from (lower loss is better)"
     table = Table("target", "predictor", title=title, title_justify="left", title_style="bold")
-    for name in ("settled", "accuracy", "loss"):
+    for name in ("settled", "accuracy", "loss", "calibration error"):
         table.add_column(name, justify="right")
     for _, part in scores.with_columns(loss=pl.coalesce("log_loss", "regression_loss")).group_by(
         "target", maintain_order=True
     ):
         for row in part.sort("loss").iter_rows(named=True):
             style = "bold" if row["predictor"] == "model" else None
-            cells = (row["target"], row["predictor"], row["settled"], row["accuracy"], row["loss"])
+            figures = ("settled", "accuracy", "loss", "expected_calibration_error")
+            cells = (row["target"], row["predictor"], *(row[name] for name in figures))
             table.add_row(*(_cell(cell) for cell in cells), style=style)
         table.add_section()
     console.print(table)

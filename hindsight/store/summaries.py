@@ -6,6 +6,7 @@ import duckdb
 import polars as pl
 
 from hindsight.market.streams import Stream, Window
+from hindsight.store.calibration import calibration
 from hindsight.store.rows import OF_STREAM, select, stream_key
 
 BLOCK_BYTES = 262_144
@@ -210,7 +211,10 @@ def checkpoints_held(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Prequential scores per model, stream, target and predictor (the model and its baselines), over all days."""
+    """Prequential scores per model, stream, target and predictor (the model and its baselines), over all days.
+
+    The model's rows also say how far its confidence is from the probability that it claims to be.
+    """
     sql = """
         select model, venue, symbol, timeframe, target, predictor, sum(settled)::bigint as settled,
                sum(correct) / nullif(sum(settled) filter (correct is not null), 0) as accuracy,
@@ -220,7 +224,9 @@ def scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
         from scores
         group by model, venue, symbol, timeframe, target, predictor
         order by model, venue, symbol, timeframe, target, log_loss nulls last, regression_loss nulls last, predictor"""
-    return select(con, sql)
+    keys = ["model", "venue", "symbol", "timeframe", "target", "predictor"]
+    error = calibration(con).select(*keys[:-1], "expected_calibration_error", predictor=pl.lit("model"))
+    return select(con, sql).join(error, on=keys, how="left", maintain_order="left")
 
 
 def bytes_per_reference(con: duckdb.DuckDBPyConnection) -> float | None:
