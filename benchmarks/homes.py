@@ -14,6 +14,7 @@ from hindsight.exchange.sources import open_source
 from hindsight.market.streams import Stream, Window
 from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
+from hindsight.store.rows import stream_key
 from hindsight.store.warehouse import Warehouse
 
 CANDLES = CHECKOUT.parent / "shared" / "data" / "candles"
@@ -70,21 +71,31 @@ def record(home: Path | str, stream: Stream, window: Window) -> None:
 
 
 def begin_learning_at(home: Path | str, stream: Stream, moment: datetime) -> None:
-    """Puts the watermark of the model at `moment`, so that what lies before is history that was never learned."""
+    """Puts the model where it would stand had it been learning until `moment`, except that it has learned nothing.
+
+    Its watermark stands there, and a training step of number 0 and no content: how far training has come decides how
+    far back the next call looks.
+    """
     with warehouse_in(home).writing() as con:
         con.execute(
             """
             insert into learned_until (model, venue, symbol, timeframe, since, until)
             values ($model, $venue, $symbol, $timeframe, $moment, $moment)
             """,
-            {
-                "model": MODEL,
-                "venue": stream.venue,
-                "symbol": stream.symbol,
-                "timeframe": stream.timeframe,
-                "moment": moment,
-            },
+            {**_learner(stream), "moment": moment},
         )
+        con.execute(
+            """
+            insert into training_steps
+            values ($model, $venue, $symbol, $timeframe, 0, 'candle', $moment, [], [], 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+                    '', '{}', 'cpu', 0)
+            """,
+            {**_learner(stream), "moment": moment},
+        )
+
+
+def _learner(stream: Stream) -> dict[str, str]:
+    return {"model": MODEL, **stream_key(stream)}
 
 
 def copied(home: Path) -> Path:
