@@ -78,9 +78,9 @@ def backfill(
 
     [b]Examples[/b]
 
-      hindsight backfill --since 2022-01-01 --until 2022-02-01
+      hindsight backfill --since 2024-01-01 --until 2024-02-01
 
-      hindsight backfill --since 2024-01-01 --symbol ETH/USDT --timeframe 1h
+      HINDSIGHT_SOURCE=ccxt:binance hindsight backfill --since 2024-01-01 --symbol ETH/USDT --timeframe 1h
 
       HINDSIGHT_SOURCE=archive:~/klines hindsight backfill --since 2022-01-01 --until 2024-01-01
     """

@@ -1,10 +1,11 @@
 """Settings: `hindsight.toml`, each overridable by an environment variable `HINDSIGHT_<NAME>`.
 
 Looked up in this order: environment, `./hindsight.toml`, `$HINDSIGHT_HOME/hindsight.toml`, the default.
-`python -m hindsight.settings` prints the whole file with its defaults, units and a sentence on each setting.
+`hindsight settings` prints the whole file with its defaults, units and a sentence on each setting.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,9 +21,18 @@ from pydantic_settings import (
 from hindsight.errors import SettingRefused
 from hindsight.market.streams import TIMEFRAMES, Stream
 
+# As in training.learner: a typing error is told before torch is imported, or a candle fetched.
+MODEL_NAMES = ("transformer",)
+
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each once, found {', '.join(names)}")
+    return names
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
@@ -44,7 +54,7 @@ class Settings(BaseSettings):
     timeframe: Annotated[str, Field(description="length of one candle")] = "1m"
     models: Annotated[Names, Field(description="models that predict and learn")] = ("transformer",)
     first_month: Annotated[
-        str, Field(pattern=r"^\d{4}-\d{2}$", description="first month that Dagster offers as a partition")
+        str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month that Dagster offers as a partition")
     ] = "2017-08"
 
     max_gap: Annotated[int, Field(ge=1, le=1000, description="candles missing before the level-1 window resets")] = 3
@@ -98,13 +108,28 @@ class Settings(BaseSettings):
             raise ValueError(f"expected one of {', '.join(TIMEFRAMES)}")
         return value
 
+    @field_validator("archive_venue")
+    @classmethod
+    def _not_simulated(cls, value: str) -> str:
+        if value.startswith("simulated"):
+            raise ValueError("expected the name of a real venue: simulated candles have that one to themselves")
+        return value
+
     @field_validator("symbols")
     @classmethod
     def _base_and_quote(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for symbol in value:
-            if "/" not in symbol:
+            if not re.fullmatch(r"[A-Z0-9]+/[A-Z0-9]+(:[A-Z0-9]+)?", symbol):
                 raise ValueError(f"expected symbols like ETH/USDT, found {symbol!r}")
-        return value
+        return _each_once(value)
+
+    @field_validator("models")
+    @classmethod
+    def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for model in value:
+            if model not in MODEL_NAMES:
+                raise ValueError(f"expected some of {', '.join(MODEL_NAMES)}, found {model!r}")
+        return _each_once(value)
 
     @classmethod
     def settings_customise_sources(
@@ -121,9 +146,15 @@ class Settings(BaseSettings):
 
     @property
     def venue(self) -> str:
-        """The venue part of every key: `simulated`, the ccxt id, or `archive_venue`."""
+        """The venue part of every key: `simulated`, the ccxt id, or `archive_venue`.
+
+        A simulated market of another seed or predictability than the default is another venue, and says so.
+        """
         kind, _, rest = self.source.partition(":")
-        return {"simulated": "simulated", "ccxt": rest, "archive": self.archive_venue}[kind]
+        own = (self.simulated_seed, self.simulated_phi)
+        usual = tuple(Settings.model_fields[name].default for name in ("simulated_seed", "simulated_phi"))
+        simulated = "simulated" if own == usual else "simulated-{}-{}".format(*own)
+        return {"simulated": simulated, "ccxt": rest, "archive": self.archive_venue}[kind]
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -145,6 +176,10 @@ class Settings(BaseSettings):
 
 def load(**overrides: object) -> Settings:
     """The settings in force. Raises SettingRefused naming field, value and what would be right."""
+    known = {f"HINDSIGHT_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith("HINDSIGHT_") and name.upper() not in known:
+            raise SettingRefused(f"the environment sets {name}, which is no setting; the settings are {_names()}")
     try:
         return Settings(**overrides)  # pyright: ignore[reportArgumentType]  # pydantic checks them
     except ValidationError as error:
@@ -159,8 +194,12 @@ def _explain(problem: object) -> str:
     name = ".".join(str(part) for part in problem["loc"][:1])
     field = Settings.model_fields.get(name)
     if field is None:
-        return f"setting {name!r} is unknown; the settings are {', '.join(Settings.model_fields)}"
+        return f"setting {name!r} is unknown; the settings are {_names()}"
     return f"setting {name} = {problem['input']!r}: {problem['msg']} ({field.description}; default {field.default!r})"
+
+
+def _names() -> str:
+    return ", ".join(Settings.model_fields)
 
 
 def as_toml() -> str:
@@ -171,7 +210,3 @@ def as_toml() -> str:
         value = str(default).replace("'", '"') if isinstance(default, list | int | float) else f'"{default}"'
         lines += [f"# {field.description}", f"{name} = {value}", ""]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(as_toml())

@@ -12,11 +12,11 @@ from hindsight.settings import Settings, as_toml, load
 EXAMPLES: dict[str, tuple[object, object]] = {
     "home": ("elsewhere", None),
     "source": ("ccxt:kraken", "bloomberg"),
-    "archive_venue": ("okx", "two words"),
+    "archive_venue": ("okx", "simulated"),
     "symbols": (["SOL/USDT"], ["ETHUSDT"]),
     "timeframe": ("1h", "7m"),
-    "models": (["transformer", "another"], []),
-    "first_month": ("2020-01", "2020"),
+    "models": (["transformer"], ["another"]),
+    "first_month": ("2020-01", "2020-13"),
     "max_gap": (5, 0),
     "flat_fraction": (2.5, -0.1),
     "trend_ttl": (300, 9),
@@ -160,3 +160,19 @@ def _toml(value: object) -> str:
 
 def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+
+
+def test_the_same_symbol_twice_is_refused() -> None:
+    with pytest.raises(SettingRefused, match="each once"):
+        load(symbols="ETH/USDT,ETH/USDT")
+
+
+def test_an_environment_variable_that_is_no_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HINDSIGHT_TRAIN_EVRY", "30")
+    with pytest.raises(SettingRefused, match="HINDSIGHT_TRAIN_EVRY"):
+        load()
+
+
+def test_another_simulated_market_is_another_venue() -> None:
+    assert load().venue == "simulated"
+    assert load(simulated_seed=8).venue != load(simulated_phi=0.1).venue != "simulated"

@@ -53,8 +53,13 @@ class SimulatedVenue:
 
     def candles(self, stream: Stream, window: Window) -> Iterator[pl.DataFrame]:
         """First deliveries closed by the window's end, and corrections recorded in it; the end is the venue's clock."""
-        if stream.venue != "simulated":
-            raise SettingRefused(f"{stream}: the simulated venue serves streams of venue 'simulated' only")
+        if not stream.venue.startswith("simulated"):
+            raise SettingRefused(f"{stream}: the simulated venue serves streams of a venue named simulated only")
+        if window.end <= OPENING:
+            raise SettingRefused(
+                f"{stream} {window}: the simulated venue opened on {OPENING:%Y-%m-%d}. Ask for a later window, or set"
+                " source to archive:DIR or ccxt:VENUE for real candles"
+            )
         pending: list[pl.DataFrame] = []
         # A correction may be recorded after the midnight that ends its candle's day.
         reaching_back = window.start - timedelta(seconds=LONGEST_DELAY_SECONDS)

@@ -227,7 +227,8 @@ def test_a_window_gives_candles_closed_by_its_end_and_corrections_recorded_in_it
 def test_nothing_happened_before_the_venue_opened() -> None:
     frame = _candles(_stream(), _days(OPENING, -40), OPENING + timedelta(minutes=10))
     assert frame["open_time"].min() == OPENING
-    assert _candles(_stream(), _days(OPENING, -40), OPENING).is_empty()
+    with pytest.raises(SettingRefused, match="opened on 2024-01-01"):
+        _candles(_stream(), _days(OPENING, -40), OPENING)
     assert _candles(_stream(), START, START).is_empty()
 
 
