@@ -168,8 +168,8 @@ def recall_weights(
 
     A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
     """
-    schema = schema_of(model)
-    learner = new_learner(model, hyperparameters(settings), settings.seed, device_of(settings))
+    schema, hyper, device = schema_of(model), hyperparameters(settings), device_of(settings)
+    learner = new_learner(model, hyper, settings.seed, device)
     kept = read_checkpoints(con, model, stream).filter(
         pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
     )
@@ -179,10 +179,11 @@ def recall_weights(
             break
         except (SchemaMismatch, CheckpointUnreadable) as refusal:
             logger.warning("%s: %s", stream, refusal)  # and the next one is tried; without any, a new lineage starts
+            learner = new_learner(model, hyper, settings.seed, device)  # nothing that was put in before the refusal
     steps = read_steps(con, model, stream, learner.number, number).filter(pl.col("schema_hash") == schema)
     if len(steps):
         _relive(con, settings, model, stream, learner, steps)
-    learner.number = number
+    learner.number, learner.hyper = number, hyper
     return learner
 
 
@@ -220,7 +221,7 @@ def _relive(
             weight_normal=step["weight_normal"],
             weight_high=step["weight_high"],
         )
-        learner.hyper = Hyperparameters(**json.loads(step["hyperparameters"]))
+        learner.hyper, learner.number = Hyperparameters(**json.loads(step["hyperparameters"])), step["step"] - 1
         train(learner, market.tape, market.labels, memory.norm_params, settled, drawn, event_row)
 
 

@@ -65,16 +65,18 @@ def remake(settings: Settings, inference_id: int) -> Remade:
                 f"reference {inference_id} was made with input schema {row['schema_hash']}, the model at hand has"
                 f" {schema_of(row['model'])}. Check out the version of Hindsight that made it"
             )
-        learner = recall_weights(con, settings, row["model"], stream, row["checkpoint_id"])
         window = Window(start=row["input_start"], end=row["input_end"])
         mark = pivot_mark(con, stream)
-        if mark is None:
-            raise ReferenceUnresolvable(f"reference {inference_id} of {stream} saw {window}: no candle is left. {CURE}")
+        if mark is None or mark.since > window.start:
+            left = "none is left" if mark is None else f"the first one left opens at {mark.since:%Y-%m-%d %H:%M}"
+            raise ReferenceUnresolvable(
+                f"reference {inference_id} of {stream} saw {window}: of its candles {left}. {CURE}"
+            )
         tape = tapes.load(con, settings.tape_path, stream, window, mark.since)
-    made_row = np.array([to_ms(row["made_at"]) // stream.step_ms - 1])
-    length = (to_ms(window.end) - to_ms(window.start)) // stream.step_ms
-    frame_1LF = tape.gather(made_row, length)
-    _check(frame_1LF[0], found, stream, window)
+        made_row = np.array([to_ms(row["made_at"]) // stream.step_ms - 1])
+        frame_1LF = tape.gather(made_row, (window.end - window.start) // stream.step)
+        _check(frame_1LF[0], found, stream, window)
+        learner = recall_weights(con, settings, row["model"], stream, row["checkpoint_id"])
     norm_14 = found["norm_params"].to_numpy()
     return Remade(
         inference_id=inference_id,

@@ -103,7 +103,10 @@ def retain(
     if saved.is_empty():
         return []
     known = read_checkpoints(con, model, stream)
-    fresh = known.filter(~pl.col("checkpoint_id").is_in(saved["checkpoint_id"].implode()))
+    again = pl.col("checkpoint_id").is_in(saved["checkpoint_id"].implode())
+    pinned = known.filter(again & pl.col("is_pinned"))["checkpoint_id"].implode()
+    saved = saved.with_columns(is_pinned=pl.col("checkpoint_id").is_in(pinned))
+    fresh = known.filter(~again)
     judged, files = judge(
         pl.concat([fresh, saved.select(known.columns).cast(known.schema)]).sort("checkpoint_id"),
         settings.checkpoints_kept,

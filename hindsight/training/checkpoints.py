@@ -62,7 +62,7 @@ def load(path: Path, schema_hash: str) -> Tensors:
                 " Restore the settings it was trained with, or let a new lineage start"
             )
         return load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointUnreadable(
             f"checkpoint {path} cannot be read ({error}). Delete it: the weights are brought back from an earlier"
             " snapshot and the training steps since"

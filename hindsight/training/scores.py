@@ -62,7 +62,10 @@ def first_scored(first: int, end: int, ttl: int, stream: Stream) -> int:
 def score_days(
     tape: Tape, memory: Memory, labels: Labels, first: int, end: int, ttl: int, stream: Stream, model: str
 ) -> pl.DataFrame:
-    """Scores of the UTC days that became complete, trends included, at the closes of rows [first, end)."""
+    """Scores of the UTC days that became complete at the closes of rows [first, end): when the last trend has expired.
+
+    What was answered later than that (a pivot may be) is not scored.
+    """
     row_day = (np.arange(len(memory.made)) + labels.first_row + 1) * stream.step_ms // DAY_MS
     complete = [
         day for day in np.unique(row_day[memory.made]) if first < (day + 1) * DAY_MS // stream.step_ms + ttl <= end
@@ -71,7 +74,7 @@ def score_days(
         _record(model, day, target.name, predictor, *sums)
         for day in complete
         for target in _targets(tape, memory, labels)
-        for predictor, sums in _score(target, tape, memory, labels, row_day, int(day), stream).items()
+        for predictor, sums in _score(target, tape, memory, labels, row_day, int(day), ttl, stream).items()
     ]
     records += [
         _record(model, day, "candle", predictor, *sums)
@@ -138,12 +141,14 @@ def _score(
     labels: Labels,
     row_day: NDArray[np.int64],
     day: int,
+    ttl: int,
     stream: Stream,
 ) -> dict[str, tuple[int, int, float, None]]:
-    day_row = day * DAY_MS // stream.step_ms
+    day_row, next_day_row = (each * DAY_MS // stream.step_ms for each in (day, day + 1))
     fitted_days = FITTED // timedelta(days=1)
     learnt = (row_day < day) & (row_day >= day - fitted_days) & (target.known_row < day_row)
-    asked = (row_day == day) & (target.known_row < PENDING)
+    # Not what is known by now: that would depend on how far this piece of history happens to go.
+    asked = (row_day == day) & (target.known_row < next_day_row + ttl)
     classes = target.probability.shape[1]
     answer = target.answer[asked]
     share = (np.bincount(target.answer[learnt], minlength=classes) + 1) / (learnt.sum() + classes)
@@ -153,8 +158,8 @@ def _score(
         chosen = target.rule[asked]
         said[target.rule_name] = np.where(np.arange(2) == chosen[:, None], right, 1 - right)
     said["logistic_regression"] = said["class_prior"]
-    if learnt.sum() >= ENOUGH and len(np.unique(target.answer[learnt])) == classes and asked.any():
-        thinned = np.flatnonzero(learnt)[::THINNED]
+    thinned = np.flatnonzero(learnt)[::THINNED]
+    if learnt.sum() >= ENOUGH and len(np.unique(target.answer[thinned])) == classes and asked.any():
         said["logistic_regression"] = _logistic(
             _features(tape, memory, thinned + labels.first_row),
             target.answer[thinned],
