@@ -14,9 +14,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from hindsight.errors import CheckpointUnreadable, SchemaMismatch
+from hindsight.errors import CheckpointUnreadable, SchemaMismatch, SettingRefused
 from hindsight.inference import normalisation
-from hindsight.inference.frames import Tape, digest, unbroken, warm
+from hindsight.inference.frames import Frames, Tape, digest, unbroken, warm
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule, label
 from hindsight.inference.predictions import WIDTH, trend_predicted
 from hindsight.inference.records import predictions_of
@@ -27,6 +27,7 @@ from hindsight.store import tape as tapes
 from hindsight.store.inference_tables import oldest_pending, read_references
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_step, read_checkpoints, read_steps, times_used
+from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import load
 from hindsight.training.learner import config_of, new_learner, restore
 from hindsight.training.loop import Learner, Memory, train
@@ -69,11 +70,18 @@ def hyperparameters(settings: Settings) -> Hyperparameters:
         weight_decay=settings.weight_decay,
         clip_norm=settings.clip_norm,
         average_decay=settings.average_decay,
+        flat_fraction=settings.flat_fraction,
+        trend_ttl=settings.trend_ttl,
+        seed=settings.seed,
     )
 
 
 def device_of(settings: Settings) -> torch.device:
-    """Where the models run: `auto` is the GPU where there is one."""
+    """Where the models run: `auto` is the GPU where there is one. Raises SettingRefused for a GPU that is not there."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingRefused(
+            "setting device = 'cuda': expected a GPU that torch can use, found none. Set device = 'auto'"
+        )
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
@@ -87,10 +95,14 @@ def recall_market(
     shape: InputShape,
     first: int,
     end: int,
+    rule: TrendRule | None = None,
 ) -> Market:
     """The market around the events at the closes of rows [first, end), reaching back as far as anything looks that
     happens there: replay, the next candle step, pending references, the score of a checkpoint, the scores of a day.
-    How far that is follows from `first` and `end` alone, and what is found does not depend on them."""
+    How far that is follows from `first` and `end` alone, and what is found does not depend on them.
+
+    Trends are told apart by `rule`, which is that of the settings where none is given.
+    """
     mark = pivot_mark(con, stream)
     assert mark is not None, "learning starts after pivots"
     step_ms, origin_row = stream.step_ms, to_ms(mark.since) // stream.step_ms
@@ -105,8 +117,8 @@ def recall_market(
     span = Window(start=from_ms((start - shape.length) * step_ms), end=from_ms(end * step_ms))
     tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
     pivots = tapes.pivots_for(con, stream, span)
-    rule = TrendRule(flat_fraction=settings.flat_fraction, trend_ttl=settings.trend_ttl)
-    labels = label(start, tape.first_known(start, end), pivots, step_ms, rule)
+    rows = tape.first_known(start, end)
+    labels = label(start, rows, pivots, step_ms, rule or hyperparameters(settings).trend_rule)
     l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // step_ms - 1
     return Market(tape=tape, labels=labels, l2_rows=l2, trainable_row=trainable_row)
 
@@ -124,7 +136,7 @@ def recall_memory(
 ) -> Memory:
     """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on.
 
-    Those in `refused` are left out. With `verify`, references that could be trained on and whose digest no longer
+    Those in `refused` are not trusted. With `verify`, references that could be trained on and whose digest no longer
     matches what the tape holds are reported, and put there.
     """
     start, count = market.labels.first_row, len(market.labels.candle.settled)
@@ -133,6 +145,7 @@ def recall_memory(
         predictable=np.zeros(count, np.bool_),
         norm_params=np.full((count, 4), np.nan, np.float32),
         made=np.zeros(count, np.bool_),
+        trusted=np.ones(count, np.bool_),
         predictions=np.full((count, WIDTH), np.nan, np.float32),
         trend=np.zeros(count, np.int8),
         checkpoint=np.zeros(count, np.int32),
@@ -144,10 +157,12 @@ def recall_memory(
     if verify:
         trainable = references.filter(pl.col("made_at") > from_ms(market.trainable_row * stream.step_ms))
         refused |= _mismatched(trainable, model, stream, market.tape, shape)
-    references = references.filter(~pl.col("inference_id").is_in(pl.Series(list(refused), dtype=pl.UInt64).implode()))
     if len(references):
         at = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1 - start
         memory.made[at] = True
+        memory.trusted[at] = (
+            ~references["inference_id"].is_in(pl.Series(list(refused), dtype=pl.UInt64).implode()).to_numpy()
+        )
         memory.norm_params[at] = references["norm_params"].to_numpy()
         memory.predictions[at] = predictions_of(references)
         memory.trend[at] = trend_predicted(memory.predictions[at])
@@ -161,28 +176,32 @@ def recall_memory(
     return memory
 
 
-def recall_weights(
-    con: duckdb.DuckDBPyConnection, settings: Settings, model: str, stream: Stream, number: int
-) -> Learner:
+def recall_weights(warehouse: Warehouse, settings: Settings, model: str, stream: Stream, number: int) -> Learner:
     """The learner as it stood after training step `number`: the nearest readable checkpoint, and the steps since.
 
     A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
+    The warehouse is open while the records are read, and no longer when the steps are lived again.
     """
     schema, hyper, device = schema_of(model), hyperparameters(settings), device_of(settings)
-    learner = new_learner(model, hyper, settings.seed, device)
-    kept = read_checkpoints(con, model, stream).filter(
-        pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
-    )
-    for checkpoint_id, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
-        try:
-            restore(learner, load(settings.checkpoints_path / file, schema), checkpoint_id)
-            break
-        except (SchemaMismatch, CheckpointUnreadable) as refusal:
-            logger.warning("%s: %s", stream, refusal)  # and the next one is tried; without any, a new lineage starts
-            learner = new_learner(model, hyper, settings.seed, device)  # nothing that was put in before the refusal
-    steps = read_steps(con, model, stream, learner.number, number).filter(pl.col("schema_hash") == schema)
-    if len(steps):
-        _relive(con, settings, model, stream, learner, steps)
+    with warehouse.reading() as con:
+        kept = read_checkpoints(con, model, stream).filter(
+            pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
+        )
+        learner, base = None, 0
+        for base, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
+            try:
+                learner = new_learner(model, hyper, device)
+                restore(learner, load(settings.checkpoints_path / file, schema), base)
+                break
+            except (SchemaMismatch, CheckpointUnreadable) as refusal:
+                logger.warning("%s: %s", stream, refusal)
+                learner, base = None, 0  # without any, the lineage is lived again from its first step
+        steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
+        stretches = [_stretch(con, settings, model, stream, part) for part in _by_hyperparameters(steps)]
+    if learner is None:
+        learner = new_learner(model, stretches[0].hyper if stretches else hyper, device)
+    for stretch in stretches:
+        _relive(learner, model, stream, stretch)
     learner.number, learner.hyper = number, hyper
     return learner
 
@@ -193,26 +212,43 @@ def frame_digests(tape: Tape, rows: np.ndarray, length: int) -> np.ndarray:
     return np.array([digest(frame) for part in parts for frame in tape.gather(part, length)], np.uint64)
 
 
-def _relive(
-    con: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    model: str,
-    stream: Stream,
-    learner: Learner,
-    steps: pl.DataFrame,
-) -> None:
-    """Takes `steps` again, exactly as they are on record."""
-    step_ms = stream.step_ms
-    event_rows = steps["event_time"].dt.epoch("ms").to_numpy() // step_ms - 1
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stretch:
+    """Consecutive steps on record that were taken with the same hyperparameters, and the market they learned from."""
+
+    hyper: Hyperparameters
+    steps: pl.DataFrame
+    event_rows: np.ndarray
+    market: Market
+    norm_params: Frames  # [N, 4] beside the labels of `market`
+
+
+def _by_hyperparameters(steps: pl.DataFrame) -> list[pl.DataFrame]:
+    run = pl.col("hyperparameters").rle_id()
+    return steps.with_columns(run=run).partition_by("run", maintain_order=True) if len(steps) else []
+
+
+def _stretch(
+    con: duckdb.DuckDBPyConnection, settings: Settings, model: str, stream: Stream, steps: pl.DataFrame
+) -> _Stretch:
+    """Everything that living `steps` again needs of the tables."""
+    hyper = Hyperparameters(**json.loads(steps["hyperparameters"][0]))
+    event_rows = steps["event_time"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
     used = np.concatenate([steps[name].explode().drop_nulls().to_numpy() for name in ("settled", "replayed")])
-    made_rows = made_at_ms(model, stream, used.astype(np.uint64)) // step_ms - 1
+    made_rows = made_at_ms(model, stream, used.astype(np.uint64)) // stream.step_ms - 1
     shape = shape_of(model)
     first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
-    market = recall_market(con, settings, model, stream, shape, first, end)
+    market = recall_market(con, settings, model, stream, shape, first, end, rule=hyper.trend_rule)
     memory = recall_memory(con, model, stream, market, shape, end, refused=set(), verify=False)
-    for event_row, step in zip(event_rows.tolist(), steps.iter_rows(named=True), strict=True):
+    return _Stretch(hyper=hyper, steps=steps, event_rows=event_rows, market=market, norm_params=memory.norm_params)
+
+
+def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> None:
+    """Takes the steps of `stretch` again, exactly as they are on record."""
+    learner.hyper = stretch.hyper
+    for event_row, step in zip(stretch.event_rows.tolist(), stretch.steps.iter_rows(named=True), strict=True):
         settled, replayed = (
-            made_at_ms(model, stream, np.array(step[name], np.uint64)) // step_ms - 1
+            made_at_ms(model, stream, np.array(step[name], np.uint64)) // stream.step_ms - 1
             for name in ("settled", "replayed")
         )
         drawn = Draw(
@@ -221,8 +257,8 @@ def _relive(
             weight_normal=step["weight_normal"],
             weight_high=step["weight_high"],
         )
-        learner.hyper, learner.number = Hyperparameters(**json.loads(step["hyperparameters"])), step["step"] - 1
-        train(learner, market.tape, market.labels, memory.norm_params, settled, drawn, event_row)
+        learner.number = step["step"] - 1
+        train(learner, stretch.market.tape, stretch.market.labels, stretch.norm_params, settled, drawn, event_row)
 
 
 def _mismatched(references: pl.DataFrame, model: str, stream: Stream, tape: Tape, shape: InputShape) -> set[int]:
@@ -272,5 +308,6 @@ def _mark_predictable(memory: Memory, tape: Tape, shape: InputShape, first: int)
     for block in tape.superseded:  # a candle that came late was not there yet
         hurt = np.arange(max(block.first_row, first), min(block.first_row + len(block.rows), end))
         hurt = hurt[memory.predictable[hurt - memory.first_row]]  # the others may reach beyond the tape
-        late = np.isnan(tape.gather(hurt, shape.length)[:, :, 0]).any(axis=1) if len(hurt) else np.empty(0, np.bool_)
-        memory.predictable[hurt[late] - memory.first_row] = False
+        for part in np.array_split(hurt, max(1, -(-len(hurt) // GATHERED))):
+            late = np.isnan(tape.gather(part, shape.length)[:, :, 0]).any(axis=1)
+            memory.predictable[part[late] - memory.first_row] = False
