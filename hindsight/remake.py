@@ -23,6 +23,7 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.loop import forward
 
+TOLERANCE = 1e-6
 CURE = "Record the candles of that window again, from the same venue, and ask again"
 
 
@@ -44,6 +45,11 @@ class Remade:
     def difference(self) -> float:
         """The largest absolute difference between the two."""
         return float(np.abs(self.stored - self.remade).max())
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the two agree as far as one processor promises."""
+        return self.difference <= TOLERANCE
 
 
 def remake(settings: Settings, inference_id: int) -> Remade:
@@ -76,7 +82,7 @@ def remake(settings: Settings, inference_id: int) -> Remade:
         made_row = np.array([to_ms(row["made_at"]) // stream.step_ms - 1])
         frame_1LF = tape.gather(made_row, (window.end - window.start) // stream.step)
         _check(frame_1LF[0], found, stream, window)
-        learner = recall_weights(con, settings, row["model"], stream, row["checkpoint_id"])
+    learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"])
     norm_14 = found["norm_params"].to_numpy()
     return Remade(
         inference_id=inference_id,
