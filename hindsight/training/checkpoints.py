@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from hindsight.errors import CheckpointUnreadable, SchemaMismatch
+from hindsight.errors import CheckpointUnreadable, HomeUnwritable, SchemaMismatch
 from hindsight.market.streams import Stream
 
 Tensors = dict[str, torch.Tensor]
@@ -42,7 +42,10 @@ def checkpoint_file(model: str, stream: Stream, checkpoint_id: int) -> Path:
 
 
 def save(path: Path, tensors: Tensors, info: CheckpointInfo) -> None:
-    """Writes weights and JSON so that a kill at any moment leaves either the old pair, or the new one."""
+    """Writes the JSON, then the weights, each whole or not at all; a checkpoint is there once its weights are.
+
+    Raises HomeUnwritable, of a full disk say.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     named = {field: getattr(info, field) for field in info.__slots__}
     _replace(path.with_suffix(".json"), lambda temporary: temporary.write_text(json.dumps(named, indent=2) + "\n"))
@@ -87,5 +90,9 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except (OSError, SafetensorError) as error:
+        raise HomeUnwritable(
+            f"checkpoint {path} cannot be written: {error}. Make room and run the same command again; nothing is lost"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
