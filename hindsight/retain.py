@@ -1,8 +1,8 @@
 """Which checkpoints stay: the best by prequential loss, the latest, the serving, the pinned, and every snapshot.
 
-A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back; the others
-are evicted as better or newer ones come. Files are written before the transaction that names them, and removed after
-the one that no longer does.
+A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back, so all of
+them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come. Files are written
+before the transaction that names them, and removed after the one that no longer does.
 """
 
 from collections.abc import Sequence
@@ -65,11 +65,11 @@ def save_snapshots(
     return pl.DataFrame(rows, schema_overrides={"event_time": TIME, "evicted_at": TIME, "prequential_loss": pl.Float32})
 
 
-def latest_snapshot(learner: Learner, labels: Labels, memory: Memory, end: int, score_window: int) -> Snapshot:
-    """The learner as it stands after the close of row `end` − 1."""
-    loss, scored = window_loss(labels, memory.predictions, memory.made, end - 1, score_window)
+def latest_snapshot(learner: Learner, row: int, labels: Labels, memory: Memory, score_window: int) -> Snapshot:
+    """The learner as it stands since its last step, at the close of `row`."""
+    loss, scored = window_loss(labels, memory.predictions, memory.made, row, score_window)
     return Snapshot(
-        number=learner.number, event_row=end - 1, tensors=tensors_of(learner), prequential_loss=loss, scored=scored
+        number=learner.number, event_row=row, tensors=tensors_of(learner), prequential_loss=loss, scored=scored
     )
 
 
