@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
@@ -18,6 +19,10 @@ from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
 from hindsight.store.rows import select
 from hindsight.store.warehouse import Warehouse
+
+# How long one example takes says something about the machine, and nothing about the code.
+hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=60)
+hypothesis.settings.load_profile("unhurried")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 MINUTE = timedelta(minutes=1)
@@ -35,7 +40,7 @@ QUICK = {
 }
 # With seed 19 the venue corrects the candle of 2024-03-01 03:59 at 04:03:54, and delivers none from 2024-03-02 01:39 to
 # 01:43. A piece of learning ends on 2024-03-02 00:00; a month does one day earlier.
-VENUE_DAYS = Window(start=datetime(2024, 2, 29, 14, tzinfo=UTC), end=datetime(2024, 3, 2, 3, tzinfo=UTC))
+VENUE_DAYS = Window(start=datetime(2024, 2, 29, 14, tzinfo=UTC), end=datetime(2024, 3, 2, 2, 20, tzinfo=UTC))
 STORM_START = datetime(2024, 1, 31, 9, 30, tzinfo=UTC)
 STORM_CANDLES = 1300
 
@@ -73,6 +78,12 @@ def record_market(settings: Settings, source: Source, cuts: list[datetime]) -> N
 def record() -> Callable[[Settings, Source, list[datetime]], None]:
     """The function that records a market piece by piece."""
     return record_market
+
+
+@pytest.fixture(scope="session")
+def deliveries() -> Callable[[pl.DataFrame], Source]:
+    """Makes a venue out of a frame of deliveries."""
+    return Deliveries
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +143,18 @@ def storm_home(tmp_path_factory: pytest.TempPathFactory, storm: pl.DataFrame) ->
     """The storm, recorded in one range; nothing is learned yet. Copy it before changing it."""
     settings = load(home=tmp_path_factory.mktemp("storm"), **QUICK)
     record_market(settings, Deliveries(storm), [STORM_START, STORM_START + STORM_CANDLES * MINUTE])
+    return settings
+
+
+@pytest.fixture(scope="session")
+def learned_home(venue_home: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The simulated venue's 37 hours, learned in one range. Copy it before changing it."""
+    from hindsight.learn import learn  # torch takes seconds to import
+
+    home = tmp_path_factory.mktemp("learned") / "home"
+    shutil.copytree(venue_home.home, home)
+    settings = venue_home.model_copy(update={"home": home})
+    learn(settings, settings.streams[0], "transformer", VENUE_DAYS.end)
     return settings
 
 

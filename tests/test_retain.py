@@ -1,0 +1,162 @@
+"""Which checkpoints stay: the best, the latest, the serving, the pinned and the snapshots; NaN is never the best."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hindsight.learn import learn
+from hindsight.market.candles import TIME
+from hindsight.retain import FLAGS, judge
+from hindsight.settings import Settings
+
+NOW = datetime(2024, 3, 2, tzinfo=UTC)
+NAN = float("nan")
+
+
+def known(*losses: float | None, **columns: list) -> pl.DataFrame:
+    """Checkpoints 10, 20, 30, … with these prequential losses, all of them snapshots that are still there."""
+    count = len(losses)
+    frame = pl.DataFrame(
+        {
+            "checkpoint_id": pl.Series(range(10, 10 * count + 10, 10), dtype=pl.Int32),
+            "file": [f"{10 * n + 10}.safetensors" for n in range(count)],
+            "prequential_loss": pl.Series(losses, dtype=pl.Float32),
+            **{name: [name == "is_snapshot"] * count for name in FLAGS},
+            "evicted_at": pl.Series([None] * count, dtype=TIME),
+        }
+    )
+    return frame.with_columns(**{name: pl.Series(values, dtype=frame[name].dtype) for name, values in columns.items()})
+
+
+def flagged(judged: pl.DataFrame, flag: str) -> list[int]:
+    return judged.filter(flag)["checkpoint_id"].to_list()
+
+
+def test_the_best_are_those_of_the_lowest_loss():
+    """Trap 28: the direction of the metric is down."""
+    judged, files = judge(known(3.0, 1.0, 2.0, 5.0, 4.0), best=3, now=NOW)
+    assert flagged(judged, "is_best") == [10, 20, 30]
+    assert files == []
+
+
+@pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf"), None])
+def test_a_loss_that_is_no_number_never_wins(bad: float | None):
+    """Trap 28."""
+    judged, _ = judge(known(bad, 2.0, bad, 3.0), best=3, now=NOW)
+    assert flagged(judged, "is_best") == [20, 40]
+    judged, _ = judge(known(bad, bad), best=3, now=NOW)
+    assert flagged(judged, "is_best") == []
+    assert flagged(judged, "is_serving") == [20]  # somebody has to
+
+
+def test_of_equals_the_older_one_wins():
+    judged, _ = judge(known(2.0, 1.0, 1.0, 1.0), best=2, now=NOW)
+    assert flagged(judged, "is_best") == [20, 30]
+
+
+def test_the_newest_that_is_there_serves():
+    judged, _ = judge(known(1.0, 2.0, 3.0), best=1, now=NOW)
+    assert flagged(judged, "is_serving") == flagged(judged, "is_latest") == [30]
+    judged, _ = judge(known(1.0, 2.0, 3.0, evicted_at=[None, None, NOW]), best=1, now=NOW)
+    assert flagged(judged, "is_serving") == flagged(judged, "is_latest") == [20]
+
+
+def test_the_latest_of_before_is_evicted_and_its_file_named():
+    frame = known(1.0, 2.0, 3.0, is_snapshot=[True, False, False], is_latest=[False, True, False])
+    judged, files = judge(frame, best=5, now=NOW)
+    assert files == [Path("20.safetensors")]
+    assert judged["evicted_at"].to_list() == [None, NOW, None]
+
+
+def test_what_is_pinned_stays():
+    frame = known(1.0, 2.0, 3.0, is_snapshot=[False] * 3, is_pinned=[True, False, False])
+    judged, files = judge(frame, best=5, now=NOW)
+    assert files == [Path("20.safetensors")]
+    assert flagged(judged, "is_pinned") == [10]
+
+
+def test_what_was_evicted_once_is_never_the_best_and_is_not_evicted_again():
+    earlier = NOW - timedelta(days=1)
+    judged, files = judge(known(0.5, 1.0, 2.0, evicted_at=[earlier, None, None]), best=1, now=NOW)
+    assert flagged(judged, "is_best") == [20]
+    assert files == []
+    assert judged["evicted_at"].to_list() == [earlier, None, None]
+
+
+losses = st.one_of(st.none(), st.floats(width=32), st.sampled_from([1.0, 2.0]))
+
+
+@given(data=st.data(), count=st.integers(1, 12), best=st.integers(5, 10))
+def test_no_eviction_ever_takes_the_best_the_serving_the_pinned_or_a_snapshot(data, count: int, best: int):
+    """Trap 28, for any history of checkpoints."""
+
+    def flags() -> list[bool]:
+        return data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+
+    frame = known(
+        *data.draw(st.lists(losses, min_size=count, max_size=count)),
+        is_snapshot=flags(),
+        is_pinned=flags(),
+        evicted_at=[NOW - timedelta(days=1) if gone else None for gone in flags()],
+    )
+    judged, files = judge(frame, best, NOW)
+    here = judged.filter(pl.col("evicted_at").is_null())
+    was_here = frame.filter(pl.col("evicted_at").is_null())
+    assert sorted(files) == sorted(
+        Path(file) for file in was_here.join(here, on="checkpoint_id", how="anti")["file"].to_list()
+    )
+    assert set(flagged(judged, "is_best")) <= set(here["checkpoint_id"])
+    assert len(flagged(judged, "is_best")) <= best
+    assert len(flagged(judged, "is_serving")) == (1 if len(was_here) else 0)
+    for flag in ("is_pinned", "is_snapshot"):
+        assert set(was_here.filter(flag)["checkpoint_id"]) <= set(here["checkpoint_id"])
+    assert set(flagged(judged, "is_serving")) <= set(here["checkpoint_id"])
+    again, more = judge(judged, best, NOW)
+    assert again.equals(judged)
+    assert more == []
+
+
+# In a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_on_disk_are_those_of_the_checkpoints_that_stay(
+    venue_home: Settings, copy_home: Callable, table: Callable
+):
+    """A live run leaves its latest weights at every call, and takes those of the call before away."""
+    settings = copy_home(venue_home)
+    for hour in range(1, 6):
+        learn(settings, settings.streams[0], "transformer", datetime(2024, 3, 1, hour, tzinfo=UTC))
+        checkpoints = table(settings, "checkpoints", "checkpoint_id")
+        here = checkpoints.filter(pl.col("evicted_at").is_null())
+        on_disk = {str(file.relative_to(settings.checkpoints_path)) for file in settings.checkpoints_path.rglob("*.s*")}
+        assert on_disk == set(here["file"])
+        assert len(flagged(here, "is_serving")) == 1
+        steps = table(settings, "training_steps", "step")
+        assert flagged(here, "is_latest") == [steps["step"].max()]
+        assert set(flagged(here, "is_best")) <= set(flagged(here, "is_snapshot"))
+    assert len(checkpoints.filter(pl.col("evicted_at").is_not_null())) >= 3
+    assert (here.filter("is_snapshot")["checkpoint_id"] % settings.snapshot_every == 0).all()
+
+
+def test_a_pinned_checkpoint_stays_pinned_when_it_is_the_latest_of_the_next_run_too(
+    venue_home: Settings, copy_home: Callable, table: Callable
+):
+    """A close without a step writes the latest weights again, under the same number."""
+    from hindsight.store.warehouse import Warehouse
+
+    settings, minute = copy_home(venue_home), timedelta(minutes=1)
+    until = datetime(2024, 3, 1, 1, 0, tzinfo=UTC)
+    learn(settings, settings.streams[0], "transformer", until)
+    latest = table(settings, "checkpoints", "checkpoint_id")["checkpoint_id"].max()
+    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).writing() as con:
+        con.execute("update checkpoints set is_pinned = true where is_latest")
+    learn(settings, settings.streams[0], "transformer", until + minute)
+    learn(settings, settings.streams[0], "transformer", until + timedelta(hours=2))
+    checkpoints = table(settings, "checkpoints", "checkpoint_id")
+    assert flagged(checkpoints, "is_pinned") == [latest]
+    assert checkpoints.filter("is_pinned")["evicted_at"].to_list() == [None]
