@@ -83,9 +83,11 @@ class Tape:
                 f"frames of {length} rows ending at {last_rows.min()}..{last_rows.max()} reach beyond the tape's"
                 f" rows [{self.first_row}, {self.end_row})"
             )
-        frames = np.empty((len(last_rows), length, self.rows.shape[1]), np.float32)
-        for frame, end in zip(frames, (last_rows - self.first_row + 1).tolist(), strict=True):
-            frame[:] = self.rows[end - length : end]
+        if not len(last_rows):
+            return np.empty((0, length, self.rows.shape[1]), np.float32)
+        # Every frame of the tape as a view without a copy [T − L + 1, L, F], and of those the ones asked for, copied.
+        views_NLF = np.lib.stride_tricks.sliding_window_view(self.rows, length, axis=0).swapaxes(1, 2)
+        frames = views_NLF[last_rows - self.first_row - length + 1]
         for block in sorted(self.superseded, key=lambda block: -block.until_ms):  # the oldest version is laid last
             self._lay(block, frames, last_rows, length)
         return frames
