@@ -128,7 +128,10 @@ def show(inference_id: Annotated[int, typer.Argument(help="inference_id of a ref
     from hindsight.remake import remake
 
     with _told_plainly():
-        print_remade(remake(load(), inference_id), console)
+        remade = remake(load(), inference_id)
+    print_remade(remade, console)
+    if not remade.is_same:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -198,4 +201,4 @@ def _print_summary(settings: Settings) -> None:
     from hindsight.status import status as how_things_stand
 
     print_status(how_things_stand(settings), console)
-    console.print("See the runs, charts and checks: [b]hindsight up[/b], then http://127.0.0.1:3000")
+    console.print("See the runs, charts and checks: [b]make up[/b] (or hindsight up), then http://127.0.0.1:3000")

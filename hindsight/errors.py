@@ -5,7 +5,6 @@ HindsightError
 │   ├── VenueUnavailable        the exchange did not answer, or asked us to slow down
 │   └── WarehouseLocked         another program holds the DuckDB file
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
-│   ├── FrameRefused            a frame has a hole, is not warm, or has no scale
 │   └── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
 └── StopAndFix                a person has to change something first
     ├── SettingRefused          a setting is out of range or contradicts another
@@ -13,6 +12,7 @@ HindsightError
     ├── HistoryOutOfOrder       history would be inserted before what has already been learned from
     ├── WarehouseUnusable       the DuckDB file is damaged, or the disk is full
     ├── WarehouseNewer          the DuckDB file was written by a newer Hindsight or DuckDB
+    ├── HomeUnwritable          a file below HINDSIGHT_HOME cannot be written: the disk is full, or not ours
     ├── CheckpointUnreadable    the weights are truncated or not what their JSON says
     └── SchemaMismatch          a checkpoint expects another input than the one at hand
 
@@ -38,10 +38,6 @@ class WarehouseLocked(WaitAndRetry):
 
 class SkipThisCandle(HindsightError):
     """One fact is unusable: it is left out and counted, and everything around it goes on."""
-
-
-class FrameRefused(SkipThisCandle):
-    """A frame has a hole, is not warm, or has no scale to be normalised by."""
 
 
 class ReferenceUnresolvable(SkipThisCandle):
@@ -70,6 +66,10 @@ class WarehouseUnusable(StopAndFix):
 
 class WarehouseNewer(StopAndFix):
     """The DuckDB file was written by a newer Hindsight or a newer DuckDB."""
+
+
+class HomeUnwritable(StopAndFix):
+    """A file below HINDSIGHT_HOME cannot be written: the disk is full, or not ours."""
 
 
 class CheckpointUnreadable(StopAndFix):

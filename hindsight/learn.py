@@ -5,6 +5,7 @@ go. History is taken in pieces of CHUNK candles; each ends in one transaction th
 validations, training steps, checkpoints and scores, and the watermark. A kill loses the piece at hand and nothing else.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,23 +17,33 @@ import numpy as np
 import polars as pl
 import torch
 
-from hindsight.inference.labels import PIVOT_TARGETS, Labels
+from hindsight.errors import SettingRefused
+from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule
 from hindsight.inference.records import candle_records, pivot_records, reference_records, settled_between, trend_records
 from hindsight.market.streams import Stream, from_ms, to_ms
-from hindsight.recall import Market, frame_digests, recall_market, recall_memory, recall_weights, schema_of, shape_of
+from hindsight.recall import (
+    Market,
+    frame_digests,
+    hyperparameters,
+    recall_market,
+    recall_memory,
+    recall_weights,
+    schema_of,
+    shape_of,
+)
 from hindsight.retain import latest_snapshot, retain, save_snapshots
 from hindsight.settings import Settings
 from hindsight.store import lock
 from hindsight.store.inference_tables import append, learned_until, move_watermark
 from hindsight.store.market_tables import pivot_mark
-from hindsight.store.training_tables import newest_step, replace_scores
+from hindsight.store.training_tables import newest_hyperparameters, newest_step, replace_scores
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import remove
 from hindsight.training.learner import tensors_of
 from hindsight.training.loop import Cadence, Learner, Memory, learn_rows
 from hindsight.training.replay import ReplayRule
 from hindsight.training.scores import score_days
-from hindsight.training.step import LOSS_PARTS
+from hindsight.training.step import LOSS_PARTS, Hyperparameters
 from hindsight.training.step_records import step_records
 
 CHUNK = 2880  # candles; cut on the time grid, so that no result depends on where a run began
@@ -93,7 +104,9 @@ def learn(
             begin, last = _due(con, model, stream, until)
             if begin == last:
                 return report
-            learner = recall_weights(con, settings, model, stream, newest_step(con, model, stream)[0])
+            _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
+            number, _ = newest_step(con, model, stream)
+        learner = recall_weights(warehouse, settings, model, stream, number)
         first = begin
         while first < last:
             end = min((first // CHUNK + 1) * CHUNK, last)
@@ -103,6 +116,18 @@ def learn(
                 progress(first - begin, last - begin)
     report.seconds, report.seconds_inside = time.perf_counter() - started, learner.seconds_inside
     return report
+
+
+def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, rule: TrendRule) -> None:
+    """Raises SettingRefused where trends were graded by another rule: half of them would be graded twice, or never."""
+    recorded = newest_hyperparameters(con, model, stream)
+    held = Hyperparameters(**json.loads(recorded)).trend_rule if recorded else rule
+    if held != rule:
+        raise SettingRefused(
+            f"settings flat_fraction = {rule.flat_fraction}, trend_ttl = {rule.trend_ttl}: the trends of {model} on"
+            f" {stream} are graded by {held.flat_fraction} and {held.trend_ttl}. Set them back, or name another"
+            " HINDSIGHT_HOME"
+        )
 
 
 def _due(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, until: datetime) -> tuple[int, int]:
@@ -134,12 +159,12 @@ def _learn_piece(
         market.l2_rows,
         cadence=cadence_of(settings),
         replay=replay_of(settings),
-        seed=settings.seed,
         snapshot=tensors_of,
     )
     snapshots = list(learned.snapshots)
-    if newest and learner.number and learner.number % settings.snapshot_every:
-        snapshots.append(latest_snapshot(learner, market.labels, memory, end, settings.score_window))
+    if newest and learner.trained_row is not None and learner.number % settings.snapshot_every:
+        row = learner.trained_row
+        snapshots.append(latest_snapshot(learner, row, market.labels, memory, settings.score_window))
     saved = save_snapshots(settings, stream, model, learner, snapshots, schema)
     references = _references(subject, market, memory, first, str(learner.device))
     outcomes = _outcomes(subject, market.labels, memory, first, end)

@@ -49,14 +49,15 @@ def print_remade(remade: "Remade", console: Console) -> None:
     for name, stored, again in zip(PREDICTED, remade.stored.tolist(), remade.remade.tolist(), strict=True):
         table.add_row(name, f"{stored:.6f}", f"{again:.6f}", f"{abs(stored - again):.1e}")
     console.print(table)
-    console.print(f"Largest difference: {remade.difference:.1e}")
+    verdict = "the same" if remade.is_same else "NOT the same: another machine, or weights that cannot be brought back"
+    console.print(f"Largest difference: {remade.difference:.1e}, {verdict}")
 
 
 def _stored_facts(status: Status) -> dict[str, Sequence[object]]:
     stored = status.stored
     levels = {f"pivots of level {level}": stored[f"level_{level}"].to_list() for level in range(1, 6)}
-    plain = ("candles", "first", "last", "missing")
-    return {**{name: stored[name].to_list() for name in plain}, **levels}
+    plain = ("candles", "first", "last", "missing", "refused", "not_yet_learned")
+    return {**{name.replace("_", " "): stored[name].to_list() for name in plain}, **levels}
 
 
 def _learned_facts(status: Status) -> dict[str, Sequence[object]]:

@@ -65,6 +65,7 @@ def record_candles(warehouse: Warehouse, source: Source, stream: Stream, window:
     for batch in _batches(source.candles(stream, window)):
         good, bad = accept(batch, stream)
         with warehouse.writing() as con:
+            good = _known_late(good, stream, tables.pivot_mark(con, stream), now)
             written = write_candles(con, stream, good, now)
             tables.append_refused(con, stream, bad, now)
             if written.span is not None:
@@ -73,6 +74,24 @@ def record_candles(warehouse: Warehouse, source: Source, stream: Stream, window:
         candles, refused = candles + good.height, refused + bad.height
         inserted, revised = inserted + written.inserted, revised + written.revised
     return CandleReport(candles=candles, inserted=inserted, revised=revised, refused=refused, gaps=gaps)
+
+
+def _known_late(good: pl.DataFrame, stream: Stream, mark: tables.PivotMark | None, now: datetime) -> pl.DataFrame:
+    """Candles that arrive after pivots have passed them are known from now: nothing made before has seen them.
+
+    Raises HistoryOutOfOrder for one that opens before all that pivots have seen, and stores nothing then.
+    """
+    if mark is None or good.is_empty():
+        return good
+    older = good.filter(pl.col("revision") == 0, pl.col("open_time") < mark.since)["open_time"].min()
+    if older is not None:
+        raise HistoryOutOfOrder(
+            f"{stream}: expected no candle before {mark.since:%Y-%m-%d %H:%M}, where pivots begin, found one that "
+            f"opens at {older:%Y-%m-%d %H:%M}; pivots are never found again. {RECORD_IN_ORDER}"
+        )
+    is_late = (pl.col("revision") == 0) & (pl.col("open_time") < mark.as_of)
+    at = pl.max_horizontal("recorded_at", pl.lit(now, TIME))
+    return good.with_columns(recorded_at=pl.when(is_late).then(at).otherwise("recorded_at"))
 
 
 def _batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -147,8 +166,7 @@ def record_pivots(warehouse: Warehouse, stream: Stream, until: datetime, *, max_
     """Confirms the pivots of every candle that closed by `until` and was not seen yet; counts them by level.
 
     A candle counts as it was first delivered, if that was at its close, and its strength by the ATR14 known then: no
-    later correction ever changes a pivot, and pivots found anew are the same ones. Raises HistoryOutOfOrder where
-    candles were stored that pivots have gone past.
+    later correction ever changes a pivot, and pivots found anew are the same ones.
     """
     until = floor_to(until, stream.step)
     confirmed = dict.fromkeys(range(1, 6), 0)
@@ -156,7 +174,6 @@ def record_pivots(warehouse: Warehouse, stream: Stream, until: datetime, *, max_
     while not is_done:
         seen = 0
         with warehouse.writing() as con:
-            _check_history(con, stream, until)
             while seen < BATCH_ROWS and not is_done:
                 month = _unseen_month(con, stream, until)
                 is_done = month is None
@@ -215,25 +232,3 @@ def _atr_at_close(current: pl.DataFrame, revisions: pl.DataFrame, window: Window
         known = as_of(current, revisions, end).filter(pl.col("open_time") >= anchor(start, step))
         parts.append(compute(known, Window(start=start, end=end), step).select("open_time", "atr_14"))
     return pl.concat(parts)
-
-
-def _check_history(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetime) -> None:
-    mark = tables.pivot_mark(con, stream)
-    if mark is None:
-        return
-    older = tables.first_candle(con, stream, Window(start=EPOCH, end=mark.since))
-    if older is not None:
-        raise HistoryOutOfOrder(
-            f"{stream}: expected no candle before {mark.since:%Y-%m-%d %H:%M}, where pivots begin, found one that "
-            f"opens at {older:%Y-%m-%d %H:%M}; pivots are never found again. {RECORD_IN_ORDER}"
-        )
-    if until > mark.as_of:
-        return
-    # Nothing new is asked for: a good time to ask whether a stretch was put beneath what has been seen.
-    stored = tables.count_known_at_close(con, stream, Window(start=mark.since, end=mark.as_of))
-    unseen = stored - int(PivotState.from_bytes(mark.state).as_record()["clock"][0])
-    if unseen > DAY // stream.step:
-        raise HistoryOutOfOrder(
-            f"{stream}: pivots have gone up to {mark.as_of:%Y-%m-%d %H:%M}, and {unseen} candles were put before that "
-            f"since; pivots are never found again. {RECORD_IN_ORDER}"
-        )

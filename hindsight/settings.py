@@ -6,6 +6,7 @@ Looked up in this order: environment, `./hindsight.toml`, `$HINDSIGHT_HOME/hinds
 
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
     trend_ttl: Annotated[int, Field(ge=10, le=5000, description="candles until an unsettled trend expires")] = 200
 
     predict_every: Annotated[int, Field(ge=1, le=10_000, description="closes per prediction")] = 1
-    train_every: Annotated[int, Field(ge=1, le=10_000, description="closes per candle-triggered training step")] = 15
+    train_every: Annotated[int, Field(ge=1, le=1000, description="closes per candle-triggered training step")] = 15
     batch_size: Annotated[int, Field(ge=8, le=4096, description="references per training batch")] = 32
     replay_window: Annotated[
         int, Field(ge=1000, le=1_000_000, description="candles back from which replay may draw")
@@ -88,7 +89,9 @@ class Settings(BaseSettings):
     snapshot_every: Annotated[
         int, Field(ge=10, le=100_000, description="training steps between weights kept on disk by a backfill")
     ] = 1000
-    checkpoints_kept: Annotated[int, Field(ge=5, le=10, description="best checkpoints kept per model and stream")] = 5
+    checkpoints_kept: Annotated[
+        int, Field(ge=5, le=10, description="snapshots told apart as the best, per model and stream")
+    ] = 5
     score_window: Annotated[
         int, Field(ge=60, le=100_000, description="settled predictions over which a checkpoint is scored")
     ] = 1440
@@ -140,8 +143,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        home = Path(os.environ.get("HINDSIGHT_HOME", ".hindsight"))
-        files = (Path("hindsight.toml"), home / "hindsight.toml")
+        here = Path("hindsight.toml")
+        named = tomllib.loads(here.read_text()).get("home") if here.exists() else None
+        home = Path(os.environ.get("HINDSIGHT_HOME") or named or cls.model_fields["home"].default)
+        files = (here, home / "hindsight.toml")
         return (init_settings, env_settings, *(TomlConfigSettingsSource(settings_cls, path) for path in files))
 
     @property

@@ -330,13 +330,16 @@ def test_history_put_before_the_first_pivot_is_refused_with_the_cure(tmp_path: P
         record(warehouse, Deliveries(frame), minutes(0, 100))
 
 
-def test_days_put_beneath_what_pivots_have_seen_are_refused_but_a_small_hole_may_be_filled(tmp_path: Path):
+def test_candles_put_beneath_what_pivots_have_seen_are_known_from_now_and_change_no_pivot(tmp_path: Path):
     frame, warehouse = random_walk(5_000, seed=7), warehouse_at(tmp_path)
     record(warehouse, Deliveries(frame), minutes(0, 100))
-    record(warehouse, Deliveries(frame), minutes(105, 200))
-    before = contents(warehouse)["pivots"]
-    record(warehouse, Deliveries(frame), minutes(100, 105))
-    assert contents(warehouse)["pivots"].equals(before)
     record(warehouse, Deliveries(frame), minutes(4_000, 5_000))
-    with pytest.raises(HistoryOutOfOrder, match="3805 candles were put before"):
-        record(warehouse, Deliveries(frame), minutes(200, 4_000))
+    before = contents(warehouse)["pivots"]
+    record(warehouse, Deliveries(frame), minutes(100, 4_000))
+    assert contents(warehouse)["pivots"].equals(before)
+    candles = contents(warehouse)["candles"]
+    late = candles["open_time"].is_between(START + 100 * MINUTE, START + 4_000 * MINUTE, closed="left")
+    assert (candles.filter(late)["recorded_at"] == NOW).all()
+    assert (candles.filter(~late)["recorded_at"] < NOW).all()
+    record(warehouse, Deliveries(frame), minutes(0, 5_000))
+    assert contents(warehouse)["candles"].equals(candles)

@@ -58,19 +58,6 @@ def first_candle(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window)
     return con.execute(sql, _at(stream, window)).fetchall()[0][0]
 
 
-def count_known_at_close(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> int:
-    """How many candles of `window` were delivered at their close, corrected since or not."""
-    sql = f"""
-        select count(*)
-        from (
-          select open_time, recorded_at from candles where {WITHIN} and revision = 0
-          union all
-          select open_time, recorded_at from candle_revisions where {WITHIN} and revision = 0)
-        where recorded_at <= open_time + $step
-        """
-    return con.execute(sql, {**_at(stream, window), "step": stream.step}).fetchall()[0][0]
-
-
 def corrected_before(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> list[datetime]:
     """The open times, sorted, of older candles that were corrected after the start of `window`, up to its end."""
     sql = f"""

@@ -15,7 +15,12 @@ BLOCK_BYTES = 262_144
 BY_MONTH = {
     "candles": """
         select strftime(open_time, '%Y-%m') as month, count(*) as rows, count(*) filter (revision > 0) as revised,
-               coalesce(any_value(missing), 0)::bigint as missing_candles
+               coalesce(any_value(missing), 0)::bigint as missing_candles,
+               (
+                 select count(*)
+                 from refused_candles
+                 where {of_stream} and strftime(open_time, '%Y-%m') = any_value(strftime(candles.open_time, '%Y-%m'))
+               ) as refused_candles
         from candles
         left join (
           select strftime(start_time, '%Y-%m') as gap_month, sum(candles) as missing
@@ -141,13 +146,21 @@ def first_candle(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | N
 
 
 def stored(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Per stream: candles, first and last, missing candles, and pivots of each level."""
+    """Per stream: candles, first and last, missing, refused, those that no model has looked at yet, and pivots."""
     sql = """
         with held as (
           select venue, symbol, timeframe, count(*) as candles, min(open_time) as first, max(open_time) as last
           from candles
           group by all),
         holes as (select venue, symbol, timeframe, sum(candles)::bigint as missing from gaps group by all),
+        rejected as (select venue, symbol, timeframe, count(*) as refused from refused_candles group by all),
+        unseen as (
+          select venue, symbol, timeframe, count(*) as unseen
+          from candles
+          left join (select venue, symbol, timeframe, max(until) as until from learned_until group by all)
+            using (venue, symbol, timeframe)
+          where until is null or open_time >= until
+          group by all),
         turns as (
           select venue, symbol, timeframe,
                  count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
@@ -155,9 +168,12 @@ def stored(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
                  count(*) filter (level = 5) as level_5
           from pivots
           group by all)
-        select held.*, coalesce(missing, 0) as missing, level_1, level_2, level_3, level_4, level_5
+        select held.*, coalesce(missing, 0) as missing, coalesce(refused, 0) as refused,
+               coalesce(unseen, 0) as not_yet_learned, level_1, level_2, level_3, level_4, level_5
         from held
         left join holes using (venue, symbol, timeframe)
+        left join rejected using (venue, symbol, timeframe)
+        left join unseen using (venue, symbol, timeframe)
         left join turns using (venue, symbol, timeframe)
         order by venue, symbol, timeframe"""
     return select(con, sql)

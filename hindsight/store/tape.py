@@ -15,13 +15,14 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from hindsight.errors import HomeUnwritable
 from hindsight.inference.frames import COLUMNS, Tape
 from hindsight.inference.tape_rows import superseded, tape_rows
 from hindsight.market import indicators
 from hindsight.market.as_of import as_of
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.store.market_tables import read_candles, read_revisions
-from hindsight.store.rows import select, stream_key
+from hindsight.store.rows import OF_STREAM, select, stream_key
 
 LAYOUT = hashlib.blake2b("|".join((*COLUMNS, "float32 1")).encode(), digest_size=8).hexdigest()
 
@@ -31,6 +32,7 @@ class _Contents:
     """What the JSON beside the rows says."""
 
     layout: str
+    source: str  # which candles and pivots it was made of, in short
     first_row: int
     end_row: int
 
@@ -111,24 +113,32 @@ def pivots_for(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -
 
 def _bring_up_to(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, first_row: int, end_row: int) -> None:
     contents = _contents(file)
-    if contents is None or contents.first_row != first_row or contents.end_row > _recorded_rows(con, stream):
-        contents = _Contents(layout=LAYOUT, first_row=first_row, end_row=first_row)
+    if contents is None or contents.first_row != first_row or contents.source != _source(con, stream, contents.end_row):
+        contents = _Contents(layout=LAYOUT, source="", first_row=first_row, end_row=first_row)
     if contents.end_row >= end_row:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     until = from_ms(end_row * stream.step_ms)
     since = from_ms(contents.end_row * stream.step_ms)
     start = max(_earliest_change(con, stream, since, until), from_ms(first_row * stream.step_ms))
-    with file.open("r+b" if file.exists() else "w+b") as handle:
-        for month in Window(start=start, end=until).months():
-            handle.seek((to_ms(month.start) // stream.step_ms - first_row) * len(COLUMNS) * 4)
-            candles, pivots = _known_at(con, stream, month, until)
-            handle.write(tape_rows(candles, pivots, month, stream).tobytes())
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary = file.with_name(f".contents.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(_Contents(layout=LAYOUT, first_row=first_row, end_row=end_row))))
-    temporary.rename(file.with_name("contents.json"))
+    try:
+        with file.open("r+b" if file.exists() else "w+b") as handle:
+            for month in Window(start=start, end=until).months():
+                handle.seek((to_ms(month.start) // stream.step_ms - first_row) * len(COLUMNS) * 4)
+                candles, pivots = _known_at(con, stream, month, until)
+                handle.write(tape_rows(candles, pivots, month, stream).tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary = file.with_name(f".contents.{os.getpid()}")
+        source = _source(con, stream, end_row)
+        contents = _Contents(layout=LAYOUT, source=source, first_row=first_row, end_row=end_row)
+        temporary.write_text(json.dumps(asdict(contents)))
+        temporary.rename(file.with_name("contents.json"))
+    except OSError as error:
+        raise HomeUnwritable(
+            f"the tape of {stream} cannot be written to {file}: {error}. Make room and run the same command again;"
+            " the tape is made from the warehouse, and nothing is lost"
+        ) from error
 
 
 def _known_at(
@@ -150,19 +160,21 @@ def _contents(file: Path) -> _Contents | None:
     return contents if contents.layout == LAYOUT and whole else None
 
 
-def _recorded_rows(con: duckdb.DuckDBPyConnection, stream: Stream) -> int:
-    found = select(
-        con,
-        """
-        select max(as_of) as as_of
-        from pivot_states
-        where venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+def _source(con: duckdb.DuckDBPyConnection, stream: Stream, end_row: int) -> str:
+    """A short name for the tables behind a tape up to `end_row`: another warehouse, or other pivots, have another."""
+    found = con.execute(
+        f"""
+        select count(*), bit_xor(hash(pivot_time, price)), (
+          select arg_min(open, open_time)
+          from candles
+          where {OF_STREAM}
+        )
+        from pivots
+        where {OF_STREAM} and confirmed_at <= $until
         """,
-        **stream_key(stream),
-    )["as_of"][0]
-    return to_ms(found) // stream.step_ms if found else 0
+        {"until": from_ms(end_row * stream.step_ms), **stream_key(stream)},
+    ).fetchall()
+    return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
 
 
 def _earliest_change(con: duckdb.DuckDBPyConnection, stream: Stream, since: datetime, until: datetime) -> datetime:

@@ -25,6 +25,22 @@ def newest_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> t
     return found[0]
 
 
+def newest_hyperparameters(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> str | None:
+    """The JSON that the last training step was taken with; None before the first."""
+    found = con.execute(
+        """
+        select arg_max(hyperparameters, step)
+        from training_steps
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+        """,
+        {"model": model, **stream_key(stream)},
+    ).fetchall()
+    return found[0][0]
+
+
 def read_steps(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, after: int, through: int) -> pl.DataFrame:
     """The steps numbered after + 1 … through, in order."""
     return select(

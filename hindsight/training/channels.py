@@ -23,7 +23,7 @@ from hindsight.inference.predictions import USUAL_AGE
 
 CHANNELS = len(COLUMNS)
 LIMIT = 8.0  # a channel beyond this says "extreme" and no more
-LEAST = 1e-12  # stands in for an ATR or a volume of zero
+LEAST = 1e-12  # stands in for an ATR or a volume of zero, and for a band that a crash drives below zero
 
 
 def channels(frames_BLF: Tensor, norm_B4: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def channels(frames_BLF: Tensor, norm_B4: Tensor) -> Tensor:
 
     scaled = {
         "candle": torch.log(kind["candle"] / last_B11) / spread_BL1,
-        "average": torch.log(kind["average"] / close_BL1) / (4 * scale_B11),
+        "average": torch.log((kind["average"] / close_BL1).clamp_min(LEAST)) / (4 * scale_B11),
         "pivot_price": torch.log(kind["pivot_price"] / close_BL1) / (scale_B11 * age_K.sqrt()),
         "volume": (torch.log1p(kind["volume"]) - volume_mean_B11) / volume_scale_B11,
         "difference": kind["difference"] / unit_BL1,

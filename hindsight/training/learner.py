@@ -34,11 +34,11 @@ def config_of(model: str) -> Config:
     return MODELS[model][0]
 
 
-def new_learner(model: str, hyper: Hyperparameters, seed: int, device: torch.device) -> Learner:
-    """A learner with initial weights, which follow from `seed` alone."""
+def new_learner(model: str, hyper: Hyperparameters, device: torch.device) -> Learner:
+    """A learner with initial weights, which follow from the seed among `hyper` alone."""
     config = config_of(model)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(hyper.seed)
         module = MODELS[model][1]().to(device)
     return Learner(
         model=module,

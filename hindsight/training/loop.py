@@ -47,6 +47,7 @@ class Memory:
     predictable: NDArray[np.bool_]  # [N] the frame is whole and has a scale
     norm_params: Frames  # [N, 4]
     made: NDArray[np.bool_]  # [N] a reference exists
+    trusted: NDArray[np.bool_]  # [N] it resolves to what its digest says; the others are settled, but not trained on
     predictions: Frames  # [N, 17]
     trend: NDArray[np.int8]  # [N] the likeliest one in `predictions`
     checkpoint: NDArray[np.int32]  # [N] that made it
@@ -91,6 +92,7 @@ class Learner:
     device: torch.device
     hyper: Hyperparameters
     seconds_inside: float = 0.0  # forward, backward, optimizer
+    trained_row: int | None = None  # at whose close the last step was, once there was one
 
 
 @dataclass(slots=True)
@@ -112,7 +114,6 @@ def learn_rows(
     *,
     cadence: Cadence,
     replay: ReplayRule,
-    seed: int,
     snapshot: Callable[[Learner], dict[str, torch.Tensor]],
 ) -> Learned:
     """Advance from the close of row `first` to that of row `end` − 1, filling `memory`."""
@@ -127,8 +128,10 @@ def learn_rows(
         settled = newly_settled(labels, memory, row, trigger)
         wrong = memory.made & (labels.trend.status == VALIDATED) & (labels.trend.settled <= row)
         wrong &= memory.trend != labels.trend.trend
-        settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # corrected first
-        drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, step_seed(seed, row, trigger))
+        settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
+        drawn = _replayed(
+            labels, memory, settled, wrong, row, cadence, replay, step_seed(learner.hyper.seed, row, trigger)
+        )
         if len(settled) + len(drawn.rows) == 0:
             continue
         started = time.perf_counter()
@@ -142,7 +145,7 @@ def learn_rows(
                 event_row=row,
                 settled=settled + memory.first_row,
                 replay=drawn,
-                seed=step_seed(seed, row, trigger),
+                seed=step_seed(learner.hyper.seed, row, trigger),
                 loss={name: float(getattr(loss, name)) for name in LOSS_PARTS},
                 seconds=time.perf_counter() - started,
             )
@@ -174,12 +177,13 @@ def events(tape: Tape, first: int, end: int, pivot_rows: Rows, train_every: int)
 def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Rows:
     """Positions in `memory` of the references that this event settles: their candle, or their trend; each once."""
     if trigger == "pivot":
-        return np.flatnonzero(memory.made & (labels.trend.settled == row) & (labels.trend.status == VALIDATED))
+        graded = (labels.trend.settled == row) & (labels.trend.status == VALIDATED)
+        return np.flatnonzero(memory.made & memory.trusted & graded)
     start = memory.trained_as_candle - memory.first_row
     stop = int(np.searchsorted(labels.candle.settled, row, side="right"))
     memory.trained_as_candle = max(memory.trained_as_candle, memory.first_row + stop)
     fresh = np.arange(start, max(start, stop))
-    return fresh[memory.made[fresh] & labels.candle.usable[fresh]]
+    return fresh[(memory.made & memory.trusted & labels.candle.usable)[fresh]]
 
 
 def train(
@@ -196,6 +200,7 @@ def train(
     started = time.perf_counter()
     loss = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, learner.number + 1)
     learner.number += 1
+    learner.trained_row = row
     learner.seconds_inside += time.perf_counter() - started
     return loss
 
@@ -261,7 +266,7 @@ def _replayed(
     may = np.zeros(len(memory.made), np.bool_)
     span = slice(start, stop)
     may[span] = memory.made[span] & labels.candle.usable[span] & (labels.candle.settled[span] <= row)
-    may[span] &= memory.uses[span] < rule.max_uses
+    may[span] &= memory.trusted[span] & (memory.uses[span] < rule.max_uses)
     may[settled] = False
     batches = -(-(len(settled) + rule.replay_minimum) // cadence.batch_size)
     count = batches * cadence.batch_size - len(settled)

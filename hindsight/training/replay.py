@@ -1,8 +1,8 @@
 """Replay: which settled references a step trains on again, drawn by priority, bounded and importance-corrected.
 
 Two priorities exist: `high` for a reference whose trend was predicted wrongly, `normal` for every other settled one. A
-high one is `corrective_weight` times likelier to be drawn, but the high ones never take more than half of a draw, and a
-reference that was trained on `max_uses` times is left alone.
+high one is `corrective_weight` times likelier to be drawn, but the high ones take no more than half of a draw (an odd
+place goes by chance), and a reference that was trained on `max_uses` times is left alone.
 
 Source of the correction: Schaul et al., "Prioritized Experience Replay", https://arxiv.org/abs/1511.05952, §3.4
 """
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HIGH_QUOTA = 0.5
+TRIGGER_CODES = {"candle": 6, "pivot": 5}
 CORRECTION = 0.5  # the exponent β of the source: 0 corrects nothing, 1 undoes the priority altogether
 
 Rows = NDArray[np.int64]
@@ -38,31 +39,33 @@ class Draw:
     weight_high: float
 
 
-def step_seed(seed: int, event_ms: int, trigger: str) -> int:
+def step_seed(seed: int, event_row: int, trigger: str) -> int:
     """The 64-bit seed of one step: it follows from event time alone."""
-    mixed = np.random.SeedSequence([seed, event_ms, len(trigger)]).generate_state(1, np.uint64)
+    mixed = np.random.SeedSequence([seed, event_row, TRIGGER_CODES[trigger]]).generate_state(1, np.uint64)
     return int(mixed[0])
 
 
 def draw(normal: Rows, high: Rows, count: int, rule: ReplayRule, seed: int) -> Draw:
-    """`count` different references out of those that may be drawn, fewer when there are fewer.
+    """`count` different references out of those that may be drawn; fewer when there are fewer, or too few normal ones.
 
     `normal` and `high` are disjoint and hold only references that are settled, recent enough and below `max_uses`.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     available = len(normal) + len(high)
     count = min(count, available)
+    pull = rule.corrective_weight * len(high)
+    share = min(pull / (pull + len(normal)), HIGH_QUOTA) if count else 0.0
+    of_high = min(int(share * count + generator.random()), len(high))
+    of_normal = min(count - of_high, len(normal))
+    of_high = min(of_high, of_normal + 1)
+    count = of_high + of_normal
     if count == 0:
         return Draw(rows=np.empty(0, np.int64), high=0, weight_normal=1.0, weight_high=1.0)
-    pull = rule.corrective_weight * len(high)
-    share = min(pull / (pull + len(normal)), HIGH_QUOTA) if len(normal) else 1.0
-    wanted = int(share * count + generator.random())
-    of_high = max(min(wanted, len(high)), count - len(normal))
-    rows = np.concatenate([_choose(high, of_high, generator), _choose(normal, count - of_high, generator)])
+    rows = np.concatenate([_choose(high, of_high, generator), _choose(normal, of_normal, generator)])
     return Draw(
         rows=rows,
         high=of_high,
-        weight_normal=_importance(len(normal) / available, (count - of_high) / count),
+        weight_normal=_importance(len(normal) / available, of_normal / count),
         weight_high=_importance(len(high) / available, of_high / count),
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from hindsight.inference.frames import Frames, Tape
-from hindsight.inference.labels import VALIDATED, Labels
+from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
 from hindsight.training.transformer import ModelOutput
 
@@ -21,7 +21,10 @@ LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """Everything but data and weights that a step depends on; stored with each step as JSON."""
+    """Everything but candles and weights that a step depends on; stored with each step as JSON.
+
+    The rule by which trends are told apart makes the answers, and the seed the initial weights of a lineage.
+    """
 
     learning_rate: float = 2e-4
     weight_decay: float = 3.0  # strong: neighbouring references share most of an answer, which is soon overfitted
@@ -31,6 +34,14 @@ class Hyperparameters:
     weight_candle: float = 0.5
     weight_trend: float = 1.0
     weight_pivot: float = 1.0
+    flat_fraction: float = 1.0
+    trend_ttl: int = 200
+    seed: int = 0
+
+    @property
+    def trend_rule(self) -> TrendRule:
+        """How a trend is told from flat, and when it expires."""
+        return TrendRule(flat_fraction=self.flat_fraction, trend_ttl=self.trend_ttl)
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
