@@ -1,4 +1,4 @@
-"""A whole chain, made once: two simulated days of one stream, by a run of the job as the command line starts it."""
+"""A whole chain, made once: a day and a half of one simulated stream, by a run as the command line starts it."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from pipelines.backfill import run_job
 from pipelines.instance import open_instance
 from resources.progress import silence
 
-DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 3, tzinfo=UTC))
+DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 2, 12, tzinfo=UTC))
 TABLES = (
     *("candles", "candle_revisions", "gaps", "refused_candles", "indicators", "pivots", "pivot_states"),
     *("inference_references", "outcomes", "trend_validations", "checkpoints", "learned_until", "scores"),

@@ -16,33 +16,33 @@ from hindsight.store.warehouse import Warehouse
 from resources.scope import ScopeResource
 from resources.warehouse import WarehouseResource
 
-NOON = "timestamptz '2024-01-02 12:00:00+00'"
+MORNING = "timestamptz '2024-01-02 06:00:00+00'"
 ONE_REFERENCE = "(select min(inference_id) from inference_references)"
 ONE_OUTCOME = "(select min(inference_id) from outcomes where kind = 'L2H' and status = 'settled')"
 ONE_TREND = "(select min(inference_id) from trend_validations where status = 'validated')"
 
 PLANTED = {
-    questions.candles_standing_twice: f"insert into candles from candles where open_time = {NOON}",
-    questions.malformed_candles: f"update candles set high = low - 1 where open_time = {NOON}",
-    questions.candles_known_too_early: f"update candles set recorded_at = open_time where open_time = {NOON}",
+    questions.candles_standing_twice: f"insert into candles from candles where open_time = {MORNING}",
+    questions.malformed_candles: f"update candles set high = low - 1 where open_time = {MORNING}",
+    questions.candles_known_too_early: f"update candles set recorded_at = open_time where open_time = {MORNING}",
     questions.broken_revisions: f"""
         insert into candle_revisions
-        select * exclude (recorded_at), recorded_at, {NOON} + interval 1 day
+        select * exclude (recorded_at), recorded_at, {MORNING} + interval 1 day
         from candles
-        where open_time = {NOON}""",
-    questions.holes_not_in_gaps: f"delete from candles where open_time = {NOON}",
+        where open_time = {MORNING}""",
+    questions.holes_not_in_gaps: f"delete from candles where open_time = {MORNING}",
     questions.missing_candles: f"""
         insert into gaps
         select venue, symbol, timeframe, open_time, open_time + interval 1 minute, 1, open_time + interval 2 minutes
         from candles
-        where open_time = {NOON}""",
-    questions.indicators_beside_candles: f"delete from indicators where open_time = {NOON}",
-    questions.indicators_not_finite: f"update indicators set macd = 'nan' where open_time = {NOON}",
-    questions.indicators_not_warming_up: f"update indicators set sma_20 = null where open_time = {NOON}",
-    questions.pivots_standing_twice: "insert into pivots from pivots where level = 5 limit 1",
+        where open_time = {MORNING}""",
+    questions.indicators_beside_candles: f"delete from indicators where open_time = {MORNING}",
+    questions.indicators_not_finite: f"update indicators set macd = 'nan' where open_time = {MORNING}",
+    questions.indicators_not_warming_up: f"update indicators set sma_20 = null where open_time = {MORNING}",
+    questions.pivots_standing_twice: "insert into pivots from pivots where level = 3 limit 1",
     questions.pivots_confirmed_too_early: f"""
-        update pivots set confirmed_at = pivot_time where confirmed_at > {NOON} and level = 2""",
-    questions.pivots_off_their_candle: f"update pivots set price = price + 1 where confirmed_at > {NOON}",
+        update pivots set confirmed_at = pivot_time where confirmed_at > {MORNING} and level = 2""",
+    questions.pivots_off_their_candle: f"update pivots set price = price + 1 where confirmed_at > {MORNING}",
     learning_questions.references_standing_twice: f"""
         insert into inference_references from inference_references where inference_id = {ONE_REFERENCE}""",
     learning_questions.references_seeing_the_future: f"""
@@ -135,5 +135,5 @@ def test_the_check_fails_with_the_offending_rows_in_its_metadata(
     answers = {each.check_name: each for each in result.get_asset_check_evaluations()}
     assert not answers["malformed_candles"].passed
     assert answers["malformed_candles"].metadata["offending"].value == 1
-    assert "2024-01-02 12:00" in str(answers["malformed_candles"].metadata["rows"].value)
+    assert "2024-01-02 06:00" in str(answers["malformed_candles"].metadata["rows"].value)
     assert answers["candles_standing_twice"].passed

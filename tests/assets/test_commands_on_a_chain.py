@@ -62,7 +62,7 @@ def test_a_killed_backfill_is_finished_by_the_next_to_the_same_tables(chain, tmp
     assert fingerprint(tmp_path / "hindsight.duckdb") == fingerprint(chain.settings.warehouse_path)
 
 
-def _wait_for(happened, timeout_seconds: float = 90) -> None:
+def _wait_for(happened, timeout_seconds: float = 300) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not happened():
         assert time.monotonic() < deadline, "it has not happened in time"

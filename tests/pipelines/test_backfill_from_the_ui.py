@@ -69,7 +69,7 @@ def test_two_months_of_two_streams_come_out_whole_although_their_runs_start_toge
     assert set(stored["first"].dt.month()) == {1}
 
 
-def _run_daemon_until_done(workspace: WorkspaceProcessContext, backfill_id: str, timeout_seconds: float = 90) -> None:
+def _run_daemon_until_done(workspace: WorkspaceProcessContext, backfill_id: str, timeout_seconds: float = 300) -> None:
     logger, deadline = logging.getLogger("daemon"), time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         list(execute_backfill_iteration(workspace, logger))
