@@ -84,11 +84,11 @@ def judge(known: pl.DataFrame, best: int, now: datetime) -> tuple[pl.DataFrame, 
         "prequential_loss", "checkpoint_id"
     )
     winners = ranked["checkpoint_id"].head(best).implode()
-    newest = known.filter(here)["checkpoint_id"].max()
+    newest = pl.col("checkpoint_id") == pl.col("checkpoint_id").filter(here).max()
     judged = known.with_columns(
         is_best=pl.col("checkpoint_id").is_in(winners),
-        is_latest=pl.col("checkpoint_id") == newest,
-        is_serving=pl.col("checkpoint_id") == newest,
+        is_latest=newest.fill_null(False),
+        is_serving=newest.fill_null(False),
     )
     out = here & ~pl.any_horizontal(FLAGS)
     files = [Path(file) for file in judged.filter(out)["file"]]

@@ -22,9 +22,6 @@ from pydantic_settings import (
 from hindsight.errors import SettingRefused
 from hindsight.market.streams import TIMEFRAMES, Stream
 
-# As in training.learner: a typing error is told before torch is imported, or a candle fetched.
-MODEL_NAMES = ("transformer",)
-
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -128,10 +125,10 @@ class Settings(BaseSettings):
 
     @field_validator("models")
     @classmethod
-    def _known_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _plain_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for model in value:
-            if model not in MODEL_NAMES:
-                raise ValueError(f"expected some of {', '.join(MODEL_NAMES)}, found {model!r}")
+            if not re.fullmatch(r"\w+", model):
+                raise ValueError(f"expected names of letters, digits and _, found {model!r}")
         return _each_once(value)
 
     @classmethod

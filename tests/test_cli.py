@@ -23,7 +23,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "words"),
     [
         pytest.param([], "hindsight demo", id="the whole"),
-        pytest.param(["backfill"], "hindsight backfill --since 2022-01-01 --until 2022-02-01", id="backfill"),
+        pytest.param(["backfill"], "hindsight backfill --since 2024-01-01 --until 2024-02-01", id="backfill"),
         pytest.param(["demo"], "14 days of simulated", id="demo"),
         pytest.param(["up"], "--port", id="up"),
         pytest.param(["status"], "which checkpoint serves", id="status"),

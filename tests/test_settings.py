@@ -15,7 +15,7 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "archive_venue": ("okx", "simulated"),
     "symbols": (["SOL/USDT"], ["ETHUSDT"]),
     "timeframe": ("1h", "7m"),
-    "models": (["transformer"], ["another"]),
+    "models": (["another"], ["../another"]),
     "first_month": ("2020-01", "2020-13"),
     "max_gap": (5, 0),
     "flat_fraction": (2.5, -0.1),

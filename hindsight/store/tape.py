@@ -21,7 +21,7 @@ from hindsight.inference.tape_rows import superseded, tape_rows
 from hindsight.market import indicators
 from hindsight.market.as_of import as_of
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
-from hindsight.store.market_tables import read_candles, read_revisions
+from hindsight.store.market_tables import pivot_mark, read_candles, read_revisions
 from hindsight.store.rows import OF_STREAM, select, stream_key
 
 LAYOUT = hashlib.blake2b("|".join((*COLUMNS, "float32 1")).encode(), digest_size=8).hexdigest()
@@ -113,7 +113,7 @@ def pivots_for(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -
 
 def _bring_up_to(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, first_row: int, end_row: int) -> None:
     contents = _contents(file)
-    if contents is None or contents.first_row != first_row or contents.source != _source(con, stream, contents.end_row):
+    if contents is None or contents.first_row != first_row or not _is_of(con, stream, contents):
         contents = _Contents(layout=LAYOUT, source="", first_row=first_row, end_row=first_row)
     if contents.end_row >= end_row:
         return
@@ -158,6 +158,13 @@ def _contents(file: Path) -> _Contents | None:
     except (OSError, ValueError, TypeError):
         return None
     return contents if contents.layout == LAYOUT and whole else None
+
+
+def _is_of(con: duckdb.DuckDBPyConnection, stream: Stream, contents: _Contents) -> bool:
+    """Whether a tape was made from these tables, and from no more than what they hold."""
+    mark = pivot_mark(con, stream)
+    held = to_ms(mark.as_of) // stream.step_ms if mark else 0
+    return contents.end_row <= held and contents.source == _source(con, stream, contents.end_row)
 
 
 def _source(con: duckdb.DuckDBPyConnection, stream: Stream, end_row: int) -> str:
