@@ -33,7 +33,7 @@ def test_show_makes_the_newest_prediction_again(chain) -> None:
     newest = status(chain.settings).learned["newest_reference"].item()
     printed = CliRunner().invoke(app, ["show", str(newest)])
     assert printed.exit_code == 0, printed.output
-    difference = float(printed.output.split("Largest difference:")[1])
+    difference = float(printed.output.split("Largest difference:")[1].split(",")[0])
     assert difference < 1e-6
 
 
