@@ -45,8 +45,8 @@ def due(context: dg.OpExecutionContext, config: Lesson, warehouse: WarehouseReso
 
 
 @dg.op
-def learn_due(lessons: list[list[str]]) -> list[str]:
-    """Predicts, settles, validates, trains and checkpoints, lesson by lesson in the order of events."""
+def join_validate_train_checkpoint(lessons: list[list[str]]) -> list[str]:
+    """Joins references to outcomes, validates trend lines, trains and checkpoints, all in the order of events."""
     from hindsight.learn import learn as learn_in_hindsight  # torch takes over a second to import
 
     settings = load()
@@ -72,4 +72,4 @@ def report(context: dg.OpExecutionContext, warehouse: WarehouseResource, learned
 
 @dg.job(description="Learns what the recorded candles have answered: predict, settle, validate, train, checkpoint.")
 def learn() -> None:
-    report(learned=learn_due(due()))
+    report(learned=join_validate_train_checkpoint(due()))

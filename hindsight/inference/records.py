@@ -12,7 +12,7 @@ from hindsight.inference import predictions as columns
 from hindsight.inference.frames import Frames
 from hindsight.inference.labels import EXPIRED, PENDING, PIVOT_TARGETS, UNUSABLE, VALIDATED, Labels
 from hindsight.inference.predictions import huber, log_loss, of_what_came
-from hindsight.inference.references import InputShape, inference_ids
+from hindsight.inference.references import InputShape, inference_ids, target_times_ms
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.market.trend_lines import TRENDS
@@ -39,7 +39,7 @@ def reference_records(
             "inference_id": inference_ids(model, stream, made_ms),
             "model": pl.repeat(model, len(rows), eager=True, dtype=pl.String),
             "made_at": _times(made_ms),
-            "target_time": _times(made_ms),
+            "target_time": _times(target_times_ms(made_ms, stream.step_ms)),
             "input_start": _times(made_ms - shape.length * stream.step_ms),
             "input_end": _times(made_ms),
             "norm_params": _array(norm_params),

@@ -46,6 +46,11 @@ def inference_ids(model: str, stream: Stream, made_at_ms: NDArray[np.int64]) -> 
     return value ^ (value >> np.uint64(31))
 
 
+def target_times_ms(made_ms: NDArray[np.int64], step_ms: int) -> NDArray[np.int64]:
+    """The open time of the first candle that opens at or after each made_at: never one that was already forming."""
+    return -(-made_ms // step_ms) * step_ms
+
+
 def made_at_ms(model: str, stream: Stream, ids: NDArray[np.uint64]) -> NDArray[np.int64]:
     """The inverse of `inference_ids`: when each reference was made."""
     value = _unshift(ids, 31)

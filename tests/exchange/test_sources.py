@@ -14,7 +14,7 @@ from hindsight.exchange.archive import Archive
 from hindsight.exchange.ccxt_rest import CcxtRest
 from hindsight.exchange.simulated import SimulatedVenue
 from hindsight.exchange.sources import Source, open_source
-from hindsight.market.streams import Window
+from hindsight.market.streams import Stream, Window
 
 
 def test_the_default_source_is_the_simulated_venue_of_the_settings() -> None:
@@ -65,3 +65,13 @@ def test_ccxt_is_imported_only_where_it_is_used() -> None:
         "open_source(settings.load(source='simulated')); assert 'ccxt' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_at_12_34_56_the_last_hour_that_is_there_opened_at_eleven() -> None:
+    """Trap 5: a candle of a longer timeframe that contains the present has not closed, and is not there."""
+    stream = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1h")
+    present = datetime(2024, 1, 3, 12, 34, 56, tzinfo=UTC)
+    window = Window(start=datetime(2024, 1, 3, tzinfo=UTC), end=present)
+    hours = pl.concat(SimulatedVenue(seed=7, phi=0.3).candles(stream, window))
+    assert hours["open_time"].max() == datetime(2024, 1, 3, 11, tzinfo=UTC)
+    assert hours["recorded_at"].max() <= present

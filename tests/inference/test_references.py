@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hindsight.inference.references import InputShape, inference_ids, made_at_ms, schema_hash
+from hindsight.inference.references import InputShape, inference_ids, made_at_ms, schema_hash, target_times_ms
 from hindsight.market.streams import Stream
 from hindsight.training.learner import config_of
 from hindsight.training.transformer import TransformerConfig
@@ -86,3 +86,16 @@ def test_another_list_of_columns_has_another_schema_hash(columns: str):
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert found.strip() != schema_hash("m", InputShape())
+
+
+@pytest.mark.parametrize(
+    ("made", "target"),
+    [
+        pytest.param(120_000, 120_000, id="at the boundary"),
+        pytest.param(120_001, 180_000, id="one millisecond into a candle"),
+        pytest.param(179_999, 180_000, id="one millisecond before the boundary"),
+    ],
+)
+def test_the_target_is_the_first_candle_that_opens_at_or_after_the_prediction(made: int, target: int):
+    """Trap 13."""
+    assert target_times_ms(np.array([made]), 60_000).tolist() == [target]
