@@ -13,12 +13,25 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from hindsight.market.streams import Stream, Window, floor_to, next_month
-from hindsight.settings import load
+from hindsight.settings import Settings, load
+
+
+def stream_keys(settings: Settings) -> list[str]:
+    """The streams of the settings, and those that this home was ever asked to fill by other settings."""
+    noted = settings.streams_path.read_text().splitlines() if settings.streams_path.exists() else []
+    return list(dict.fromkeys([*map(str, settings.streams), *noted]))
+
+
+def note_streams(settings: Settings) -> None:
+    """Notes the streams of the settings, so that the UI shows their runs and partitions whatever is set later."""
+    settings.streams_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.streams_path.write_text("\n".join(stream_keys(settings)) + "\n")
+
 
 SETTINGS = load()
 STREAM_MONTHS = dg.MultiPartitionsDefinition(
     {
-        "stream": dg.StaticPartitionsDefinition([str(stream) for stream in SETTINGS.streams]),
+        "stream": dg.StaticPartitionsDefinition(stream_keys(SETTINGS)),
         # The month that has begun is a partition too: a live run materialises it again and again.
         "month": dg.MonthlyPartitionsDefinition(start_date=SETTINGS.first_month, fmt="%Y-%m", end_offset=1),
     }

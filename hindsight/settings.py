@@ -168,6 +168,10 @@ class Settings(BaseSettings):
         return self.home / "hindsight.duckdb"
 
     @property
+    def streams_path(self) -> Path:
+        return self.home / "streams.txt"
+
+    @property
     def tape_path(self) -> Path:
         return self.home / "tape"
 

@@ -16,6 +16,7 @@ from queue import Empty
 
 import dagster as dg
 
+from assets.partitions import note_streams
 from hindsight.errors import HindsightError
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
@@ -39,6 +40,7 @@ def backfill(settings: Settings, streams: list[Stream], window: Window) -> Itera
 
     Leaving the iteration early (Ctrl-C, an exception) ends the workers.
     """
+    note_streams(settings)
     open_instance(settings)  # its databases are created here, once, before the workers meet at them
     context = multiprocessing.get_context("spawn")
     heard: Queue[Heard] = context.Queue()

@@ -7,8 +7,19 @@ import pytest
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from assets.partitions import SETTINGS, STREAM_MONTHS, Stretch, partition_key, range_tags, run_keys, stretches
+from assets.partitions import (
+    SETTINGS,
+    STREAM_MONTHS,
+    Stretch,
+    note_streams,
+    partition_key,
+    range_tags,
+    run_keys,
+    stream_keys,
+    stretches,
+)
 from hindsight.market.streams import Window
+from hindsight.settings import load
 
 FIRST, SECOND = SETTINGS.streams[:2]
 NOW = datetime(2024, 6, 15, 10, 30, 20, tzinfo=UTC)
@@ -114,3 +125,9 @@ def _graph_subset(target: dg.AssetKey, subset):
 def test_range_tags_name_every_partition_that_a_window_touches() -> None:
     tags = range_tags(SECOND, Window(start=at(1, 31), end=at(3, 1)))
     assert run_keys(tags) == [partition_key(SECOND, at(1)), partition_key(SECOND, at(2))]
+
+
+def test_streams_asked_for_by_other_settings_stay_partitions(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HINDSIGHT_HOME", str(tmp_path))
+    note_streams(load(symbols="SOL/USDT", timeframe="1h"))
+    assert stream_keys(load(symbols="ETH/USDT")) == ["simulated ETH/USDT 1m", "simulated SOL/USDT 1h"]
