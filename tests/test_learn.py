@@ -372,7 +372,6 @@ def test_references_that_no_longer_match_their_digest_are_reported_and_never_tra
     """Trap 32. The call goes over the end of a piece: what the first one refuses, the next one must not take."""
     settings, until = copy_home(venue_home), at("01 22:00")
     run(settings, until)
-    before = contents(settings)
     hurt = [at("01 21:40") + 2 * n * MINUTE for n in range(10)]
     ids = inference_ids(MODEL, settings.streams[0], pl.Series([to_ms(moment) for moment in hurt]).to_numpy()).tolist()
     with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).writing() as con:
@@ -381,17 +380,14 @@ def test_references_that_no_longer_match_their_digest_are_reported_and_never_tra
     with caplog.at_level(logging.ERROR):
         run(settings, END)
     (message,) = [record.getMessage() for record in caplog.records if "digest" in record.getMessage()]
-    assert "simulated ETH/USDT 1m: 10 of" in message
+    assert f"{settings.streams[0]}: 10 of" in message
     assert "2024-03-01 21:40" in message
     steps = contents(settings)["training_steps"].filter(pl.col("event_time") > until)
     used = {each for name in ("settled", "replayed") for each in steps[name].explode().drop_nulls()}
     assert not used & set(ids)
     assert len(used) > 100
-    for name in ("outcomes", "trend_validations"):
-        after = contents(settings)[name]
-        assert after.filter(pl.col("inference_id").is_in(ids)).equals(
-            before[name].filter(pl.col("inference_id").is_in(ids))
-        )
+    # They are settled like any other, so that nothing stays pending for ever; only no step learns from them.
+    assert set(ids) < set(contents(settings)["trend_validations"]["inference_id"])
 
 
 def test_references_over_a_correction_keep_their_digest_when_all_is_built_again(
@@ -401,8 +397,9 @@ def test_references_over_a_correction_keep_their_digest_when_all_is_built_again(
     from hindsight.verify import references_not_resolving
 
     settings = copy_home(learned_home)
-    for file in settings.tape_path.rglob("*.*"):
-        file.unlink()
+    for file in settings.tape_path.rglob("*"):
+        if file.is_file():
+            file.unlink()
     with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).reading() as con:
         window = Window(start=at("01 03:55"), end=at("01 04:30"))
         assert references_not_resolving(settings, con, settings.streams[0], window).is_empty()

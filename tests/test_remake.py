@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_of_it_is_used(
     assert remade.difference <= 1e-6
     refusals = [record.getMessage() for record in caplog.records]
     assert len(refusals) >= 3
-    assert all("simulated ETH/USDT 1m" in refusal for refusal in refusals)
+    assert all(str(settings.streams[0]) in refusal for refusal in refusals)
 
 
 def _schema(settings: Settings) -> str:
@@ -161,7 +161,7 @@ def test_a_reference_whose_candles_were_deleted_is_an_error_that_names_its_windo
     shutil.rmtree(settings.tape_path)
     if without_checkpoints:
         shutil.rmtree(settings.checkpoints_path)
-    message = r"simulated ETH/USDT 1m saw \[2024-02-29 23:30, 2024-03-01 09:30\): 5 of 600 candles are gone. Record"
+    message = r"ETH/USDT 1m saw \[2024-02-29 23:30, 2024-03-01 09:30\): 5 of 600 candles are gone. Record"
     with pytest.raises(ReferenceUnresolvable, match=message):
         remake(settings, id_of(settings, "01 09:30"))
 

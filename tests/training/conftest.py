@@ -1,0 +1,74 @@
+"""A stretch of the simulated venue as the loop sees it: tape, labels, and a memory to fill."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from hindsight.market.streams import to_ms
+from hindsight.recall import Market, recall_market, recall_memory, shape_of
+from hindsight.settings import Settings
+from hindsight.store.market_tables import pivot_mark
+from hindsight.store.warehouse import Warehouse
+from hindsight.training.learner import new_learner
+from hindsight.training.loop import Cadence, Learned, Learner, Memory, learn_rows
+from hindsight.training.replay import ReplayRule
+from hindsight.training.step import Hyperparameters
+
+MODEL = "transformer"
+CADENCE = Cadence(predict_every=1, train_every=30, batch_size=8, snapshot_every=10, score_window=240)
+# Named here, so that tuning a default moves no golden number.
+HYPER = Hyperparameters(learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0, average_decay=0.99)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some hours of the simulated venue. References can be made from `first` on: 2024-03-01 00:00."""
+
+    market: Market
+    first: int
+    new_memory: Callable[[], Memory]
+
+    def run(self, learner: Learner, memory: Memory, first: int, end: int) -> Learned:
+        """Closes [first, end), counted from the stretch's first."""
+        return learn_rows(
+            learner,
+            self.market.tape,
+            self.market.labels,
+            memory,
+            self.first + first,
+            self.first + end,
+            self.market.l2_rows,
+            cadence=CADENCE,
+            replay=ReplayRule(replay_window=1000),
+            snapshot=lambda learner: {},
+        )
+
+
+@pytest.fixture(scope="session")
+def stretch(venue_home: Settings) -> Stretch:
+    torch.set_num_threads(1)
+    stream, shape = venue_home.streams[0], shape_of(MODEL)
+    with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
+        mark = pivot_mark(con, stream)
+        assert mark is not None
+        origin = to_ms(mark.since) // stream.step_ms
+        end = origin + 600 + 420
+        market = recall_market(con, venue_home, MODEL, stream, shape, origin, end)
+
+    def new_memory() -> Memory:
+        with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
+            return recall_memory(con, MODEL, stream, market, shape, origin, refused=set(), verify=False)
+
+    return Stretch(market=market, first=origin + 600, new_memory=new_memory)
+
+
+@pytest.fixture
+def fresh_learner() -> Callable[..., Learner]:
+    """Makes a learner with initial weights on the CPU."""
+
+    def make(seed: int = 0, device: str = "cpu") -> Learner:
+        return new_learner(MODEL, replace(HYPER, seed=seed), torch.device(device))
+
+    return make

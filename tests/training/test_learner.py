@@ -1,0 +1,89 @@
+"""A learner from nothing, to tensors and back."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from hindsight.errors import CheckpointUnreadable, SettingRefused
+from hindsight.training.learner import config_of, restore, tensors_of
+from hindsight.training.loop import Learner
+from hindsight.training.transformer import PatchTransformer, TransformerConfig
+
+
+def trained(learner: Learner, stretch) -> Learner:
+    stretch.run(learner, stretch.new_memory(), 0, 40)
+    assert learner.number > 0
+    return learner
+
+
+def test_initial_weights_follow_from_the_seed_and_leave_other_chance_alone(fresh_learner: Callable):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = tensors_of(fresh_learner(seed=1))
+    assert torch.equal(torch.rand(3), expected)
+    torch.rand(10)
+    again, other = tensors_of(fresh_learner(seed=1)), tensors_of(fresh_learner(seed=2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["model.embed.weight"], other["model.embed.weight"])
+    assert torch.equal(first["model.embed.weight"], first["average.embed.weight"])
+
+
+def test_tensors_are_copies_that_training_on_does_not_change(stretch, fresh_learner: Callable):
+    learner = trained(fresh_learner(), stretch)
+    saved = tensors_of(learner)
+    before = {name: tensor.clone() for name, tensor in saved.items()}
+    stretch.run(learner, stretch.new_memory(), 0, 40)
+    assert all(torch.equal(saved[name], before[name]) for name in saved)
+
+
+def test_a_restored_learner_has_every_tensor_and_the_number(stretch, fresh_learner: Callable):
+    learner = trained(fresh_learner(), stretch)
+    other = fresh_learner(seed=9)
+    restore(other, tensors_of(learner), learner.number)
+    found, expected = tensors_of(other), tensors_of(learner)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert other.number == learner.number
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda tensors: tensors.pop("model.embed.weight"), id="a weight missing"),
+        pytest.param(lambda tensors: tensors.pop("average.embed.bias"), id="a mean missing"),
+        pytest.param(lambda tensors: tensors.pop("optimizer.0.exp_avg"), id="a moment missing"),
+        pytest.param(lambda tensors: tensors.update({"model.embed.bias": torch.zeros(3)}), id="another shape"),
+        pytest.param(lambda tensors: tensors.clear(), id="nothing"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_with_the_number_of_their_checkpoint(
+    stretch, fresh_learner: Callable, spoil: Callable
+):
+    tensors = tensors_of(trained(fresh_learner(), stretch))
+    spoil(tensors)
+    with pytest.raises(CheckpointUnreadable, match="checkpoint 17 does not fit"):
+        restore(fresh_learner(), tensors, 17)
+
+
+def test_an_unknown_model_is_refused_with_the_models_there_are():
+    with pytest.raises(SettingRefused, match="model 'gpt' is unknown; the models are transformer"):
+        config_of("gpt")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        pytest.param({"lookback": 301}, "cannot be cut into patches of 10", id="patches"),
+        pytest.param({"width": 65}, "cannot be shared by 2 heads", id="heads"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_is_refused(wrong: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        TransformerConfig(**wrong)
+
+
+def test_the_default_model_has_the_size_that_is_stated():
+    count = sum(parameter.numel() for parameter in PatchTransformer(TransformerConfig()).parameters())
+    assert 80_000 < count < 90_000

@@ -1,0 +1,247 @@
+"""The loop: events in order, predictions that depend on nothing but their frame, and steps that can be resumed."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hindsight.inference.frames import COLUMNS, Superseded, Tape
+from hindsight.training.learner import restore, tensors_of
+from hindsight.training.loop import Learner, events, forward, newly_settled
+from hindsight.training.step import loss_of, make_batch, train_step
+
+# fmt: off
+GOLDEN = [
+    0.913806, 5.103709, 3.984786, 3.222494, 3.773162, 3.675496, 3.884638, 3.812145, 3.940534, 3.567268,
+    3.311737, 3.800278, 3.515167, 3.207651, 3.060917, 2.956664, 2.89988, 3.951679, 4.242718, 4.762897,
+]
+# fmt: on
+
+
+def bytes_of(learner: Learner) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors_of(learner).items()}
+
+
+def test_the_losses_of_the_first_twenty_steps_are_the_golden_ones(stretch, fresh_learner: Callable):
+    """Simulated data, fixed seed. Another number here means that the model, a channel, a label or a loss is another."""
+    steps = stretch.run(fresh_learner(), stretch.new_memory(), 0, 420).steps[:20]
+    found = [step.loss["total"] for step in steps]
+    assert found == pytest.approx(GOLDEN, rel=1e-4), str([round(loss, 6) for loss in found])
+
+
+def test_ten_steps_are_five_and_five_more_from_what_was_saved(stretch, fresh_learner: Callable):
+    """Resume, to the bit: weights, running mean, optimizer, draws, losses and predictions."""
+    at_once, memory = fresh_learner(), stretch.new_memory()
+    whole = stretch.run(at_once, memory, 0, 420)
+    rows = [step.event_row - stretch.first for step in whole.steps]
+    assert len(rows) > 20
+    middle, end = rows[5], rows[10]
+
+    first, resumed_memory = fresh_learner(), stretch.new_memory()
+    before = stretch.run(first, resumed_memory, 0, middle)
+    saved = tensors_of(first)
+    second = fresh_learner(seed=99)
+    second.hyper = first.hyper  # other initial weights, and the same draws
+    restore(second, saved, first.number)
+    after = stretch.run(second, resumed_memory, middle, end)
+    assert len(before.steps) == 5
+    assert len(after.steps) == 5
+    for step, expected in zip([*before.steps, *after.steps], whole.steps, strict=False):
+        assert (step.number, step.trigger, step.event_row, step.seed) == (
+            expected.number,
+            expected.trigger,
+            expected.event_row,
+            expected.seed,
+        )
+        assert step.settled.tolist() == expected.settled.tolist()
+        assert step.replay.rows.tolist() == expected.replay.rows.tolist()
+        assert step.loss == expected.loss
+    made = slice(600, 600 + end)
+    np.testing.assert_array_equal(resumed_memory.predictions[made], memory.predictions[made])
+    np.testing.assert_array_equal(resumed_memory.checkpoint[made], memory.checkpoint[made])
+
+    alone, memory = fresh_learner(), stretch.new_memory()
+    stretch.run(alone, memory, 0, end)
+    assert bytes_of(alone) == bytes_of(second)
+
+
+def test_a_prediction_is_the_same_whatever_is_predicted_with_it(stretch, fresh_learner: Callable):
+    """To the bit, for one number of threads: a live prediction is made alone, in a backfill among many."""
+    learner, memory, count = fresh_learner(), stretch.new_memory(), 96
+    rows = stretch.first + np.arange(count)
+    frames, norm = stretch.market.tape.gather(rows, learner.lookback), memory.norm_params[600 : 600 + count]
+    together = forward(learner, frames, norm)
+    for size in (1, 2, 3, 4, 5, 7, 15, 16, 31, 32, 60):
+        apart = [forward(learner, frames[at : at + size], norm[at : at + size]) for at in range(0, count, size)]
+        np.testing.assert_array_equal(np.concatenate(apart), together, err_msg=f"{size} at a time")
+    mixed = np.random.default_rng(0).permutation(count)
+    np.testing.assert_array_equal(forward(learner, frames[mixed], norm[mixed]), together[mixed])
+
+
+def test_absurd_values_after_the_close_change_no_prediction(stretch, fresh_learner: Callable):
+    """Trap 3, through the model."""
+    learner, memory = fresh_learner(), stretch.new_memory()
+    tape, row = stretch.market.tape, stretch.first + 50
+    rows = tape.rows.copy()
+    rows[row + 1 - tape.first_row :] = 1e9
+    planted = Tape(step_ms=tape.step_ms, first_row=tape.first_row, rows=rows, superseded=tape.superseded)
+    norm = memory.norm_params[650:651]
+    seen = [forward(learner, each.gather(np.array([row]), learner.lookback), norm) for each in (tape, planted)]
+    np.testing.assert_array_equal(*seen)
+
+
+def test_probabilities_are_probabilities_and_the_predicted_candle_is_one(stretch, fresh_learner: Callable):
+    learner, memory = fresh_learner(), stretch.new_memory()
+    frames = stretch.market.tape.gather(stretch.first + np.arange(50), learner.lookback)
+    said = forward(learner, frames, memory.norm_params[600:650])
+    assert np.isfinite(said).all()
+    assert ((said[:, [0, 5, 6, 7, 8]] > 0) & (said[:, [0, 5, 6, 7, 8]] < 1)).all()
+    np.testing.assert_allclose(said[:, 5:8].sum(axis=1), 1, rtol=1e-5)
+    open_, high, low, close = said[:, 1:5].T
+    assert (high >= np.maximum(open_, close)).all()
+    assert (low <= np.minimum(open_, close)).all()
+    assert (said[:, 13:] > 0).all()
+    stored = 1 - said[:, 0]  # as the confidence of a sale
+    np.testing.assert_array_equal(1 - stored, said[:, 0])
+
+
+# Events --------------------------------------------------------------------------------------------------------------
+
+
+def tape_of(present: list[bool], first_row: int = 1000, late: tuple[int, int] | None = None) -> Tape:
+    rows = np.ones((len(present), len(COLUMNS)), np.float32)
+    rows[~np.array(present)] = np.nan
+    missing = np.full((1, len(COLUMNS)), np.nan, np.float32)
+    superseded = () if late is None else (Superseded(first_row=late[0], rows=missing, until_ms=late[1]),)
+    return Tape(step_ms=60_000, first_row=first_row, rows=rows, superseded=superseded)
+
+
+def test_at_one_close_the_candle_comes_before_the_pivot_and_time_before_both():
+    tape = tape_of([True] * 30)
+    found = events(tape, 1000, 1030, np.array([1014, 1009, 1014, 999, 1030]), 15)
+    assert found == [(1004, "candle"), (1009, "pivot"), (1014, "pivot"), (1019, "candle")]
+    found = events(tape, 1000, 1030, np.array([1004]), 15)
+    assert found[:2] == [(1004, "candle"), (1004, "pivot")]
+
+
+def test_the_cadence_is_counted_on_the_time_grid_wherever_a_piece_begins():
+    tape = tape_of([True] * 100)
+    whole = events(tape, 1000, 1100, np.array([1033, 1050, 1077]), 15)
+    for cut in range(1000, 1101):
+        parts = [*events(tape, 1000, cut, np.array([1033, 1050, 1077]), 15)]
+        parts += events(tape, cut, 1100, np.array([1033, 1050, 1077]), 15)
+        assert parts == whole
+
+
+def test_a_missing_candle_is_no_event_and_neither_is_one_that_came_after_its_close():
+    present = [row != 4 for row in range(30)]
+    assert events(tape_of(present), 1000, 1030, np.array([], np.int64), 15) == [(1019, "candle")]
+    late = tape_of([True] * 30, late=(1019, 1025 * 60_000))
+    assert events(late, 1000, 1030, np.array([], np.int64), 15) == [(1004, "candle")]
+
+
+def test_a_candle_step_takes_every_answer_since_the_last_one_and_none_twice(stretch):
+    memory, labels = stretch.new_memory(), stretch.market.labels
+    memory.made[:] = memory.predictable
+    taken = [newly_settled(labels, memory, stretch.first + row, "candle") for row in (10, 11, 11, 60, 59, 419)]
+    assert len(np.unique(np.concatenate(taken))) == sum(map(len, taken))
+    assert [len(each) for each in taken[:5]] == [11, 1, 0, 49, 0]
+    assert (labels.candle.settled[np.concatenate(taken)] <= stretch.first + 419).all()
+
+
+# What a step may know ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def example(stretch) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows made, their norm_params, and an event at which some of their answers are known and some are not."""
+    memory = stretch.new_memory()
+    rows = stretch.first + np.arange(0, 80, 2)
+    return rows, memory.norm_params[rows - memory.first_row], stretch.first + 60
+
+
+def test_a_batch_knows_an_answer_only_from_the_close_at_which_it_settled(stretch, example):
+    """The masks, by ten plain lines."""
+    rows, norm, event_row = example
+    labels = stretch.market.labels
+    batch = make_batch(
+        stretch.market.tape, labels, norm, rows, np.ones(40, np.float32), event_row, 300, torch.device("cpu")
+    )
+    at = rows - labels.first_row
+    for index, place in enumerate(at.tolist()):
+        known = labels.candle.usable[place] and labels.candle.settled[place] <= event_row
+        assert batch.candle_mask_B[index] == known
+        graded = labels.trend.status[place] == 0 and labels.trend.settled[place] <= event_row
+        assert batch.trend_mask_B[index] == graded
+        turned = [labels.pivot.usable[place, k] and labels.pivot.settled[place, k] <= event_row for k in range(4)]
+        assert batch.pivot_mask_BK[index].tolist() == turned
+        assert batch.high_mask_B[index] == (turned[0] or turned[1])
+    for mask in (batch.candle_mask_B, batch.trend_mask_B, batch.pivot_mask_BK, batch.high_mask_B):
+        assert 0 < mask.sum() < mask.numel()
+
+
+def test_answers_that_are_not_known_yet_change_neither_loss_nor_gradient(stretch, example, fresh_learner: Callable):
+    """Trap 26: the labels of the future are replaced by absurd ones."""
+    rows, norm, event_row = example
+    labels = deepcopy(stretch.market.labels)
+    labels.candle.log_returns[labels.candle.settled > event_row] = -123
+    unknown = labels.trend.settled > event_row
+    labels.trend.trend[unknown] = 2 - np.maximum(labels.trend.trend[unknown], 0)
+    later = labels.pivot.settled > event_row
+    labels.pivot.log_return[later] = 123
+    labels.pivot.candles[later] = 12345
+    neither = later[:, :2].all(axis=1)
+    labels.pivot.next_type[neither] = 1 - np.maximum(labels.pivot.next_type[neither], 0)
+    losses, gradients = [], []
+    for known in (stretch.market.labels, labels):
+        learner = fresh_learner()
+        batch = make_batch(
+            stretch.market.tape, known, norm, rows, np.ones(40, np.float32), event_row, 300, torch.device("cpu")
+        )
+        loss = loss_of(learner.model(batch.frames_BLF, batch.norm_B4), batch, learner.hyper)
+        loss.total.backward()
+        losses.append(loss.total.item())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in learner.model.parameters()]))
+    assert losses[0] == losses[1]
+    assert torch.equal(*gradients)
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh_learner: Callable):
+    rows, norm, event_row = example
+    learner = fresh_learner()
+    batch = make_batch(
+        stretch.market.tape, stretch.market.labels, norm, rows, np.ones(40, np.float32), event_row, 300, learner.device
+    )
+    good = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, 1)
+    before = bytes_of(learner)
+    for broken in (float("nan"), float("inf")):
+        frames = batch.frames_BLF.clone()
+        frames[3, 100, 0] = broken
+        hurt = (
+            replace(batch, frames_BLF=frames) if np.isnan(broken) else replace(batch, weight_B=batch.weight_B * broken)
+        )
+        loss = train_step(learner.model, learner.average, learner.optimizer, hurt, learner.hyper, 2)
+        assert not torch.isfinite(loss.total)
+        assert bytes_of(learner) == before
+    train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, 2)
+    assert torch.isfinite(good.total)
+    assert bytes_of(learner) != before
+
+
+@pytest.mark.gpu
+def test_the_gpu_learns_and_predicts_what_the_cpu_does_within_tolerance(stretch, fresh_learner: Callable):
+    """Trap 37."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is there, or this build of torch knows none")
+    memories = {device: stretch.new_memory() for device in ("cpu", "cuda")}
+    learned = {device: stretch.run(fresh_learner(device=device), memory, 0, 120) for device, memory in memories.items()}
+    losses = {device: [step.loss["total"] for step in each.steps] for device, each in learned.items()}
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-2)
+    assert losses["cuda"][0] == pytest.approx(losses["cpu"][0], rel=1e-4)
+    first = slice(600, 620)  # before any step
+    np.testing.assert_allclose(
+        memories["cuda"].predictions[first], memories["cpu"].predictions[first], rtol=1e-3, atol=1e-6
+    )
