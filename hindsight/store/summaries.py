@@ -12,32 +12,40 @@ from hindsight.store.rows import OF_STREAM, select, stream_key
 BLOCK_BYTES = 262_144
 
 # Each is asked for one window of one stream and returns one row per UTC month: `month` and what the UI plots of it.
+# Months are taken of plain timestamps: of a timestamptz they go through the calendar of a time zone, ten times slower.
 BY_MONTH = {
     "candles": """
-        select strftime(open_time, '%Y-%m') as month, count(*) as rows, count(*) filter (revision > 0) as revised,
-               coalesce(any_value(missing), 0)::bigint as missing_candles,
-               (
-                 select count(*)
-                 from refused_candles
-                 where {of_stream} and strftime(open_time, '%Y-%m') = any_value(strftime(candles.open_time, '%Y-%m'))
-               ) as refused_candles
-        from candles
-        left join (
-          select strftime(start_time, '%Y-%m') as gap_month, sum(candles) as missing
+        with held as (
+          select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as rows,
+                 count(*) filter (revision > 0) as revised
+          from candles
+          where {of_stream} and open_time >= $start and open_time < $end
+          group by start_of_month),
+        holes as (
+          select date_trunc('month', make_timestamp(epoch_us(start_time))) as start_of_month, sum(candles) as missing
           from gaps
           where {of_stream}
-          group by gap_month) as holes on gap_month = strftime(open_time, '%Y-%m')
-        where {of_stream} and open_time >= $start and open_time < $end
-        group by month
+          group by start_of_month),
+        turned_away as (
+          select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as refused
+          from refused_candles
+          where {of_stream}
+          group by start_of_month)
+        select strftime(start_of_month, '%Y-%m') as month, rows, revised,
+               coalesce(missing, 0)::bigint as missing_candles, coalesce(refused, 0) as refused_candles
+        from held
+        left join holes using (start_of_month)
+        left join turned_away using (start_of_month)
         order by month""",
     "indicators": """
-        select strftime(open_time, '%Y-%m') as month, count(*) as rows, count(*) filter (adx_14 is null) as not_warm
+        select strftime(make_timestamp(epoch_us(open_time)), '%Y-%m') as month,
+               count(*) as rows, count(*) filter (adx_14 is null) as not_warm
         from indicators
         where {of_stream} and open_time >= $start and open_time < $end
         group by month
         order by month""",
     "pivots": """
-        select strftime(confirmed_at, '%Y-%m') as month, count(*) as rows,
+        select strftime(make_timestamp(epoch_us(confirmed_at)), '%Y-%m') as month, count(*) as rows,
                count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
                count(*) filter (level = 3) as level_3, count(*) filter (level = 4) as level_4,
                count(*) filter (level = 5) as level_5
@@ -46,13 +54,14 @@ BY_MONTH = {
         group by month
         order by month""",
     "inference_references": """
-        select strftime(made_at, '%Y-%m') as month, count(*) as rows, avg(action_confidence) as mean_confidence
+        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month,
+               count(*) as rows, avg(action_confidence) as mean_confidence
         from inference_references
         where {of_stream} and made_at >= $start and made_at < $end
         group by month
         order by month""",
     "outcomes": """
-        select strftime(settled_at, '%Y-%m') as month, count(*) as rows,
+        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
                count(*) filter (status = 'unusable') as unusable,
                avg(is_correct::int) filter (kind = 'candle') as direction_accuracy,
                avg(log_loss) filter (kind = 'candle') as direction_log_loss,
@@ -63,7 +72,7 @@ BY_MONTH = {
         group by month
         order by month""",
     "trend_validations": """
-        select strftime(settled_at, '%Y-%m') as month, count(*) as rows,
+        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
                count(*) filter (status = 'expired') as expired,
                avg(is_correct::int) as trend_accuracy, avg(log_loss) as trend_log_loss,
                count(*) filter (priority = 'high') as high_priority
@@ -72,7 +81,8 @@ BY_MONTH = {
         group by month
         order by month""",
     "checkpoints": """
-        select strftime(event_time, '%Y-%m') as month, count(*) as training_steps, avg(loss) as loss,
+        select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month,
+               count(*) as training_steps, avg(loss) as loss,
                avg(loss_action) as loss_action, avg(loss_candle) as loss_candle,
                avg(loss_trend) as loss_trend, avg(loss_pivot) as loss_pivot,
                count(*) / nullif(sum(seconds), 0) as steps_per_second
