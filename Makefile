@@ -19,6 +19,7 @@ test: $(VENV)/installed-dev ## Install, then run the linter, the type checker an
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
+	$(BIN)/dg check defs
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 up: $(VENV)/installed ## Open the UI and start the daemon

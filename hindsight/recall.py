@@ -26,7 +26,7 @@ from hindsight.settings import Settings
 from hindsight.store import tape as tapes
 from hindsight.store.inference_tables import oldest_pending, read_references
 from hindsight.store.market_tables import pivot_mark
-from hindsight.store.training_tables import newest_step, read_checkpoints, read_steps, times_used
+from hindsight.store.training_tables import first_step, newest_step, read_checkpoints, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import load
 from hindsight.training.learner import config_of, new_learner, restore
@@ -198,8 +198,10 @@ def recall_weights(warehouse: Warehouse, settings: Settings, model: str, stream:
                 learner, base = None, 0  # without any, the lineage is lived again from its first step
         steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
         stretches = [_stretch(con, settings, model, stream, part) for part in _by_hyperparameters(steps)]
+        born = first_step(con, model, stream, schema)
     if learner is None:
         learner = new_learner(model, stretches[0].hyper if stretches else hyper, device)
+    learner.born_at = number if born is None else born - 1
     for stretch in stretches:
         _relive(learner, model, stream, stretch)
     learner.number, learner.hyper = number, hyper

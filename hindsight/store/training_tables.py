@@ -25,6 +25,23 @@ def newest_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> t
     return found[0]
 
 
+def first_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: str) -> int | None:
+    """The number of the first step of the lineage that has this input schema; None before it."""
+    found = con.execute(
+        """
+        select min(step)
+        from training_steps
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and schema_hash = $schema
+        """,
+        {"model": model, "schema": schema, **stream_key(stream)},
+    ).fetchall()
+    return found[0][0]
+
+
 def newest_hyperparameters(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> str | None:
     """The JSON that the last training step was taken with; None before the first."""
     found = con.execute(

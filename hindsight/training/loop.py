@@ -93,6 +93,7 @@ class Learner:
     hyper: Hyperparameters
     seconds_inside: float = 0.0  # forward, backward, optimizer
     trained_row: int | None = None  # at whose close the last step was, once there was one
+    born_at: int = 0  # the steps behind an older lineage of another schema, if there was one
 
 
 @dataclass(slots=True)
@@ -198,7 +199,8 @@ def train(
     known = norm_params[rows - labels.first_row]
     batch = make_batch(tape, labels, known, rows, weights, row, learner.lookback, learner.device)
     started = time.perf_counter()
-    loss = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, learner.number + 1)
+    number = learner.number + 1 - learner.born_at
+    loss = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, number)
     learner.number += 1
     learner.trained_row = row
     learner.seconds_inside += time.perf_counter() - started

@@ -161,7 +161,10 @@ def train_step(
     hyper: Hyperparameters,
     number: int,
 ) -> Loss:
-    """Step `number` on `batch`; returns its losses, detached. A step whose gradient is not finite changes no weight."""
+    """Step `number` of its lineage on `batch`; returns its losses, detached.
+
+    A step whose gradient is not finite changes no weight.
+    """
     for group in optimizer.param_groups:
         group["lr"], group["weight_decay"] = hyper.learning_rate, hyper.weight_decay
     optimizer.zero_grad(set_to_none=True)
