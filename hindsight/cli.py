@@ -34,7 +34,7 @@ console = Console()
 DEMO = {
     "HINDSIGHT_SOURCE": "simulated",
     "HINDSIGHT_SYMBOLS": "ETH/USDT,BTC/USDT",
-    "HINDSIGHT_TIMEFRAME": "1m",
+    "HINDSIGHT_TIMEFRAMES": "1m",
     "HINDSIGHT_FIRST_MONTH": "2024-01",
 }
 
@@ -68,7 +68,7 @@ def backfill(
     since: Annotated[str, typer.Option(metavar="DATE", help="first instant, UTC: 2022-01-01 or 2022-01-01T12:00")],
     until: Annotated[str, typer.Option(metavar="DATE", help="end, UTC, excluded; default: now")] = "",
     symbol: Annotated[list[str] | None, typer.Option(help="only this market; repeat for more")] = None,
-    timeframe: Annotated[str, typer.Option(help="length of one candle, like 1m; default: the setting")] = "",
+    timeframe: Annotated[list[str] | None, typer.Option(help="only candles of this length; repeat for more")] = None,
     model: Annotated[list[str] | None, typer.Option(help="only this model; repeat for more")] = None,
 ) -> None:
     """Run the whole chain over history: candles, indicators, pivots, predictions, outcomes, trends, checkpoints.
@@ -84,9 +84,9 @@ def backfill(
 
       HINDSIGHT_SOURCE=archive:~/klines hindsight backfill --since 2022-01-01 --until 2024-01-01
     """
-    narrowed = {"SYMBOLS": ",".join(symbol or ()), "TIMEFRAME": timeframe, "MODELS": ",".join(model or ())}
+    narrowed = {"SYMBOLS": symbol, "TIMEFRAMES": timeframe, "MODELS": model}
     # By environment, so that the processes of the runs and the partitions that they fill agree on it.
-    os.environ.update({f"HINDSIGHT_{name}": value for name, value in narrowed.items() if value})
+    os.environ.update({f"HINDSIGHT_{name}": ",".join(values) for name, values in narrowed.items() if values})
     with _told_plainly():
         settings = load()
         _backfill(settings, _window(settings, since, until))

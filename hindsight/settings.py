@@ -4,6 +4,7 @@ Looked up in this order: environment, `./hindsight.toml`, `$HINDSIGHT_HOME/hinds
 `hindsight settings` prints the whole file with its defaults, units and a sentence on each setting.
 """
 
+import json
 import os
 import re
 import tomllib
@@ -33,7 +34,8 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), Field(min_length=1)]
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[Listed, Field(min_length=1)]
 
 
 class Settings(BaseSettings):
@@ -49,7 +51,7 @@ class Settings(BaseSettings):
         str, Field(pattern=r"^\w+$", description="venue that the files of an archive come from")
     ] = "binance"
     symbols: Annotated[Names, Field(description="markets to record and predict")] = ("ETH/USDT", "BTC/USDT")
-    timeframe: Annotated[str, Field(description="length of one candle")] = "1m"
+    timeframes: Annotated[Names, Field(description="lengths of a candle; every market is recorded in each")] = ("1m",)
     models: Annotated[Names, Field(description="models that predict and learn")] = ("transformer",)
     first_month: Annotated[
         str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month that Dagster offers as a partition")
@@ -96,16 +98,72 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=3600, description="seconds to wait while another program holds the DuckDB file")
     ] = 60.0
 
+    venue_url: Annotated[
+        str,
+        Field(pattern=r"^(https?://\S+)?$", description="where the venue is reached live; empty: its own addresses"),
+    ] = ""
+    venue_speed: Annotated[
+        float, Field(ge=1, le=1000, description="seconds that pass at the venue in one of ours; above 1 for tests only")
+    ] = 1.0
+    grace_seconds: Annotated[
+        float,
+        Field(ge=0, le=60, description="seconds after its close until the venue is asked for a candle, if need be"),
+    ] = 2.0
+    silent_seconds: Annotated[
+        float, Field(ge=1, le=600, description="seconds without a message until a connection is made anew")
+    ] = 20.0
+    first_candles: Annotated[
+        int, Field(ge=0, le=100_000, description="candles fetched when the feed meets a market for the first time")
+    ] = 1000
+    books: Annotated[bool, Field(description="whether the feed records order books")] = True
+    bucket_sizes: Annotated[Listed, Field(description="width of an order-book bucket in quote currency, by base")] = (
+        "ETH=1",
+        "BTC=10",
+    )
+    book_venues: Annotated[
+        Listed, Field(description="venues, as VENUE or VENUE@URL, whose books are added up; empty: the market's own")
+    ] = ()
+    book_age_seconds: Annotated[float, Field(gt=0, le=60, description="age beyond which a book counts as dead")] = 3.0
+    book_ages: Annotated[Listed, Field(description="the same for single venues, as VENUE=SECONDS")] = ()
+
+    run_launcher: Annotated[
+        Literal["warm", "stock"], Field(description="runs forked from a warm process, or started anew as Dagster does")
+    ] = "warm"
+    postgres_url: Annotated[
+        str, Field(pattern=r"^(postgresql://\S+)?$", description="database of Dagster's instance; empty: SQLite files")
+    ] = ""
+    late_seconds: Annotated[
+        float, Field(gt=0, le=3600, description="seconds after a close beyond which its candle or prediction is late")
+    ] = 10.0
+    alert_urls: Annotated[Listed, Field(description="where alerts go beside the log: Apprise URLs")] = ()
+
     simulated_seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the simulated venue")] = 7
     simulated_phi: Annotated[
         float, Field(gt=-1, lt=1, description="AR(1) coefficient of the simulated 1m returns: what can be learned")
     ] = 0.3
 
-    @field_validator("timeframe")
+    @field_validator("timeframes")
     @classmethod
-    def _known_timeframe(cls, value: str) -> str:
-        if value not in TIMEFRAMES:
-            raise ValueError(f"expected one of {', '.join(TIMEFRAMES)}")
+    def _known_timeframes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for timeframe in value:
+            if timeframe not in TIMEFRAMES:
+                raise ValueError(f"expected some of {', '.join(TIMEFRAMES)}, found {timeframe!r}")
+        return _each_once(value)
+
+    @field_validator("bucket_sizes", "book_ages")
+    @classmethod
+    def _name_and_number(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(r"\w+=\d*\.?\d+", entry) or not float(entry.partition("=")[2]):
+                raise ValueError(f"expected entries like NAME=2.5, found {entry!r}")
+        return value
+
+    @field_validator("book_venues")
+    @classmethod
+    def _venue_and_url(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(r"\w+(@https?://\S+)?", entry):
+                raise ValueError(f"expected entries like kraken or binance@http://127.0.0.1:8080, found {entry!r}")
         return value
 
     @field_validator("archive_venue")
@@ -160,8 +218,12 @@ class Settings(BaseSettings):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The configured streams, one per symbol."""
-        return tuple(Stream(venue=self.venue, symbol=symbol, timeframe=self.timeframe) for symbol in self.symbols)
+        """The configured streams: every symbol in every timeframe."""
+        return tuple(
+            Stream(venue=self.venue, symbol=symbol, timeframe=timeframe)
+            for timeframe in self.timeframes
+            for symbol in self.symbols
+        )
 
     @property
     def warehouse_path(self) -> Path:
@@ -170,6 +232,10 @@ class Settings(BaseSettings):
     @property
     def streams_path(self) -> Path:
         return self.home / "streams.txt"
+
+    @property
+    def landing_path(self) -> Path:
+        return self.home / "landing"
 
     @property
     def tape_path(self) -> Path:
@@ -213,6 +279,6 @@ def as_toml() -> str:
     lines = []
     for name, field in Settings.model_fields.items():
         default = list(field.default) if isinstance(field.default, tuple) else field.default
-        value = str(default).replace("'", '"') if isinstance(default, list | int | float) else f'"{default}"'
+        value = json.dumps(default if isinstance(default, bool | int | float | list) else str(default))
         lines += [f"# {field.description}", f"{name} = {value}", ""]
     return "\n".join(lines)

@@ -73,7 +73,7 @@ def test_backfill_refuses_a_window_that_makes_no_sense(arguments: list[str], com
     ("name", "value", "complaint"),
     [
         pytest.param("SOURCE", "ftp:somewhere", "simulated, ccxt:VENUE or archive:DIR", id="source"),
-        pytest.param("TIMEFRAME", "7m", "expected one of", id="timeframe"),
+        pytest.param("TIMEFRAMES", "7m", "expected some of", id="timeframes"),
         pytest.param("BATCH_SIZE", "1", "batch_size", id="out of range"),
     ],
 )

@@ -1,5 +1,6 @@
 """Settings: each is read from hindsight.toml and from the environment, and nonsense is refused by name."""
 
+import json
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "source": ("ccxt:kraken", "bloomberg"),
     "archive_venue": ("okx", "simulated"),
     "symbols": (["SOL/USDT"], ["ETHUSDT"]),
-    "timeframe": ("1h", "7m"),
+    "timeframes": (["1h", "1s"], ["7m"]),
     "models": (["another"], ["../another"]),
     "first_month": ("2020-01", "2020-13"),
     "max_gap": (5, 0),
@@ -38,6 +39,20 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "checkpoints_kept": (7, 11),
     "score_window": (600, 59),
     "lock_timeout_seconds": (5.0, 0),
+    "venue_url": ("http://127.0.0.1:8080", "ws:8080"),
+    "venue_speed": (60.0, 0.5),
+    "grace_seconds": (1.0, -1),
+    "silent_seconds": (5.0, 0),
+    "first_candles": (0, -1),
+    "books": (False, "perhaps"),
+    "bucket_sizes": (["SOL=0.05"], ["SOL=0"]),
+    "book_venues": (["binance", "kraken@http://127.0.0.1:8080"], ["binance@8080"]),
+    "book_age_seconds": (5.0, 0),
+    "book_ages": (["kraken=5"], ["kraken"]),
+    "run_launcher": ("stock", "docker"),
+    "postgres_url": ("postgresql://user:word@localhost/hindsight", "mysql://localhost"),
+    "late_seconds": (5.0, 0),
+    "alert_urls": (["json://localhost:8000"], None),
     "simulated_seed": (8, -1),
     "simulated_phi": (0.1, 1.0),
 }
@@ -148,14 +163,8 @@ def _text(value: object) -> str:
 
 
 def _toml(value: object) -> str:
-    """As the value of a line of TOML."""
-    return (
-        str(value)
-        if isinstance(value, int | float)
-        else str(value).replace("'", '"')
-        if isinstance(value, list)
-        else f'"{value}"'
-    )
+    """As the value of a line of TOML, which writes these like JSON."""
+    return json.dumps(value)
 
 
 def _plain(value: object) -> object:

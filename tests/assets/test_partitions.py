@@ -129,5 +129,5 @@ def test_range_tags_name_every_partition_that_a_window_touches() -> None:
 
 def test_streams_asked_for_by_other_settings_stay_partitions(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HINDSIGHT_HOME", str(tmp_path))
-    note_streams(load(symbols="SOL/USDT", timeframe="1h"))
+    note_streams(load(symbols="SOL/USDT", timeframes="1h"))
     assert stream_keys(load(symbols="ETH/USDT")) == ["simulated ETH/USDT 1m", "simulated SOL/USDT 1h"]

@@ -34,7 +34,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
     monkeypatch.setenv("HINDSIGHT_HOME", str(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", "")  # put back at the end: opening the instance sets it
     monkeypatch.setenv("HINDSIGHT_SOURCE", "simulated")
-    monkeypatch.setenv("HINDSIGHT_TIMEFRAME", "1h")
+    monkeypatch.setenv("HINDSIGHT_TIMEFRAMES", "1h")
     monkeypatch.setenv("HINDSIGHT_SYMBOLS", "ETH/USDT,BTC/USDT")
     with (
         open_instance(load()) as instance,
