@@ -5,7 +5,8 @@ HindsightError
 │   ├── VenueUnavailable        the exchange did not answer, or asked us to slow down
 │   └── WarehouseLocked         another program holds the DuckDB file
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
-│   └── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
+│   ├── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
+│   └── SegmentUnreadable       a landed segment is truncated, corrupt or of another schema
 └── StopAndFix                a person has to change something first
     ├── SettingRefused          a setting is out of range or contradicts another
     ├── ArchiveUnreadable       a file is truncated, empty, of another schema or another symbol
@@ -42,6 +43,10 @@ class SkipThisCandle(HindsightError):
 
 class ReferenceUnresolvable(SkipThisCandle):
     """What a reference saw is gone, or no longer matches its digest."""
+
+
+class SegmentUnreadable(SkipThisCandle):
+    """A landed segment is truncated, corrupt or of another schema."""
 
 
 class StopAndFix(HindsightError):

@@ -1,0 +1,189 @@
+"""The landing: where the feed leaves what it heard, one small file per flush, for the tables to take up.
+
+    landing/<venue_ms>-<sequence>-<kind>.jsonl    landed: whole or absent, named in the order written
+    landing/refused/                              set aside, each with its reason beside it
+    archive/<day>/                                taken up; past hours are packed (packs.py)
+
+The feed writes, whoever fills the tables reads and then archives; neither waits for the other, and a process killed at
+any moment leaves nothing half. Names never go back, whatever the venue's clock does and however often the feed starts.
+"""
+
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hindsight.errors import HomeUnwritable, SegmentUnreadable
+from hindsight.exchange.segments import Kind, Row, Segment, decode, encode
+
+logger = logging.getLogger(__name__)
+NAME = re.compile(r"(\d{15})-(\d{6})-(candles|order_book|trades)\.jsonl")
+LAST_SEQUENCE = 999_999
+CURSOR_EVERY_MS = 10_000
+
+
+@dataclass(slots=True)
+class Landing:
+    """The folders of landed, refused and archived segments. One process writes, any number read."""
+
+    folder: Path
+    _newest: dict[str, int] = field(default_factory=dict)  # of each stream, the last open time landed
+    _last: tuple[int, int] | None = None  # venue_ms and sequence of the last name given out
+    _cursor_ms: int = 0
+
+    @property
+    def archived(self) -> Path:
+        return self.folder.parent / "archive"
+
+    @property
+    def refused(self) -> Path:
+        return self.folder / "refused"
+
+    def write(self, kind: Kind, rows: list[Row], venue_ms: int, written_ms: int) -> Path:
+        """The new segment, on disk and named. Raises HomeUnwritable on a full disk, leaving nothing behind."""
+        if self._last is None:
+            for torn in self.folder.glob(".*.new"):  # by a process that was killed while writing
+                torn.unlink(missing_ok=True)
+        self._catch_up()
+        data = encode(Segment(kind=kind, venue_ms=venue_ms, written_ms=written_ms, rows=rows))
+        assert self._last is not None
+        last_ms, sequence = self._last
+        if venue_ms > last_ms or sequence == LAST_SEQUENCE:
+            key = (max(venue_ms, last_ms + 1), 0)
+        else:
+            key = (last_ms, sequence + 1)
+        path = self.folder / f"{key[0]:015d}-{key[1]:06d}-{kind}.jsonl"
+        replace(path, data)
+        self._last = key
+        if kind == "candles":
+            self._remember(rows)
+        if written_ms - self._cursor_ms >= CURSOR_EVERY_MS:
+            self._write_cursor(written_ms)
+        return path
+
+    def segments(self) -> list[Path]:
+        """What has landed and waits to be taken up, in the order written."""
+        return sorted(_named(self.folder))
+
+    def read(self, path: Path) -> Segment:
+        """The segment at `path`. Raises SegmentUnreadable where the file is truncated, corrupt or of another schema."""
+        try:
+            return decode(path.read_bytes(), path.name)
+        except OSError as error:
+            raise SegmentUnreadable(f"segment {path.name} cannot be read: {error}") from error
+
+    def archive(self, path: Path) -> None:
+        """Puts a segment that the tables have taken up below the day of its name. Twice is once."""
+        day = datetime.fromtimestamp(_key(path)[0] / 1000, UTC)
+        _move(path, self.archived / f"{day:%Y-%m-%d}")
+
+    def refuse(self, path: Path, reason: str) -> None:
+        """Sets a segment aside, with the reason in a file beside it."""
+        self.refused.mkdir(parents=True, exist_ok=True)
+        replace(self.refused / f"{path.name}.reason", f"{reason}\n".encode())
+        _move(path, self.refused)
+
+    def newest(self, stream: str) -> int | None:
+        """The open time of the last candle ever landed for a stream; None where there is none."""
+        self._catch_up()
+        return self._newest.get(stream)
+
+    def _catch_up(self) -> None:
+        """Once: what the last process to write here has left, from its cursor and the segments written since."""
+        if self._last is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cursor = self._read_cursor()
+        loose = [path for folder in (self.folder, self.refused, *self._days()) for path in _named(folder)]
+        since = (cursor["venue_ms"], cursor["sequence"])
+        for path in sorted(loose, key=_key):
+            if _key(path) > since and path.name.endswith("-candles.jsonl"):
+                try:
+                    self._remember(decode(path.read_bytes(), path.name).rows)
+                except (OSError, SegmentUnreadable) as error:  # moved on meanwhile, or damaged: asked for again
+                    logger.warning("left out while looking for the newest candles: %s", error)
+        for stream, open_time_ms in cursor["newest"].items():
+            self._newest[stream] = max(self._newest.get(stream, 0), open_time_ms)
+        self._last = max([since, *map(_key, loose)])
+
+    def _days(self) -> list[Path]:
+        return [path for path in self.archived.glob("*") if path.is_dir()]
+
+    def _remember(self, rows: list[Row]) -> None:
+        for row in rows:
+            self._newest[row["stream"]] = max(self._newest.get(row["stream"], 0), row["open_time_ms"])
+
+    def _read_cursor(self) -> Row:
+        try:
+            found = json.loads((self.folder / "cursor.json").read_bytes())
+            newest = {str(stream): int(open_time_ms) for stream, open_time_ms in found["newest"].items()}
+            return {"venue_ms": int(found["venue_ms"]), "sequence": int(found["sequence"]), "newest": newest}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {"venue_ms": 0, "sequence": 0, "newest": {}}
+
+    def _write_cursor(self, written_ms: int) -> None:
+        assert self._last is not None
+        cursor = {"venue_ms": self._last[0], "sequence": self._last[1], "newest": self._newest}
+        try:
+            replace(self.folder / "cursor.json", json.dumps(cursor).encode())
+            self._cursor_ms = written_ms
+        except HomeUnwritable as error:  # only saves the next process some reading
+            logger.warning("%s", error)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Puts `data` at `path`, whole or not at all. Raises HomeUnwritable, of a full disk say."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        try:
+            with temporary.open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _settle(path.parent)
+    except OSError as error:
+        raise HomeUnwritable(
+            f"{path} cannot be written: {error}. Make room: what was to be written is kept in memory and tried again"
+        ) from error
+
+
+def _settle(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move(path: Path, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
+    except FileNotFoundError:
+        if not (folder / path.name).exists():
+            raise
+    except OSError as error:
+        raise HomeUnwritable(f"{path} cannot be moved to {folder}: {error}") from error
+
+
+def _named(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder) if NAME.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+
+
+def _key(path: Path) -> tuple[int, int]:
+    """The venue's milliseconds and the sequence in a segment's name."""
+    found = NAME.fullmatch(path.name)
+    if found is None:
+        raise ValueError(f"{path.name} is no name of a segment")
+    return int(found[1]), int(found[2])

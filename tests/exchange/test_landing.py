@@ -1,0 +1,185 @@
+"""The landing: segments whole or absent, in order, across restarts, full disks and damage."""
+
+import json
+import resource
+import signal
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hindsight.errors import HomeUnwritable, SegmentUnreadable
+from hindsight.exchange.landing import Landing
+from hindsight.exchange.segments import BUCKETS, Row
+
+NOW = 1_717_200_000_000
+STREAM = "binance ETH/USDT 1m"
+
+
+def candle(number: int = 0, **changed: object) -> Row:
+    row = {"stream": STREAM, "open_time_ms": NOW + 60_000 * number, "open": 1.5, "high": 2, "low": 1.0, "close": 1.25}
+    return {**row, "volume": 3.0, "known_ms": None, "closed_by": "flag", **changed}
+
+
+def second(**changed: object) -> Row:
+    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "bucket_size": 1.0}
+    row |= {"anchor": 3020, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
+    return {**row, "venues": ["binance"], **changed}
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Landing:
+    return Landing(tmp_path / "landing")
+
+
+def again(landing: Landing) -> Landing:
+    """The landing as another process sees it."""
+    return Landing(landing.folder)
+
+
+def test_what_was_written_is_read(landing: Landing) -> None:
+    rows = [candle(0), candle(1, known_ms=NOW + 99, closed_by="rest")]
+    path = landing.write("candles", rows, NOW + 5, NOW + 7)
+    segment = again(landing).read(path)
+    assert (segment.kind, segment.venue_ms, segment.written_ms, segment.rows) == ("candles", NOW + 5, NOW + 7, rows)
+    assert path.name == f"00{NOW + 5}-000000-candles.jsonl"
+
+
+def test_names_sort_in_the_order_written_whatever_the_venues_clock_does(landing: Landing) -> None:
+    clocks = [NOW, NOW, NOW + 50, NOW - 3000, NOW + 50, NOW + 51]
+    written = [landing.write("order_book", [second()], clock, clock) for clock in clocks]
+    assert landing.segments() == sorted(written) == written
+
+
+@pytest.mark.parametrize("fate", ["landed", "archived", "refused"])
+def test_names_never_go_back_when_the_feed_starts_again(landing: Landing, fate: str) -> None:
+    before = landing.write("candles", [candle()], NOW, NOW)
+    if fate == "archived":
+        landing.archive(before)
+    if fate == "refused":
+        landing.refuse(before, "for the test")
+    after = again(landing).write("candles", [candle()], NOW - 5_000, NOW)
+    assert after.name > before.name
+
+
+def test_the_newest_candle_is_known_after_a_kill_however_long_ago_it_landed(landing: Landing) -> None:
+    for number in range(30):  # a cursor is written every ten seconds of these
+        path = landing.write("candles", [candle(number)], NOW + number, NOW + 700 * number)
+        if number % 3:
+            landing.archive(path)
+    assert again(landing).newest(STREAM) == candle(29)["open_time_ms"]
+    assert again(landing).newest("binance BTC/USDT 1m") is None
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"venue_ms": 1', b"[]", b'{"venue_ms":1,"sequence":1,"newest":[]}'])
+def test_a_damaged_cursor_costs_only_reading(landing: Landing, damage: bytes) -> None:
+    landing.write("candles", [candle(4)], NOW, NOW)
+    (landing.folder / "cursor.json").write_bytes(damage)
+    assert again(landing).newest(STREAM) == candle(4)["open_time_ms"]
+    assert again(landing).write("candles", [candle(5)], NOW, NOW).name.startswith(f"00{NOW}-000001")
+
+
+def test_archived_segments_lie_below_their_day_and_archiving_twice_is_once(landing: Landing) -> None:
+    path = landing.write("candles", [candle()], NOW, NOW)
+    landing.archive(path)
+    landing.archive(path)
+    assert [each.name for each in (landing.archived / "2024-06-01").iterdir()] == [path.name]
+    assert landing.segments() == []
+
+
+def test_a_refused_segment_has_its_reason_beside_it(landing: Landing) -> None:
+    path = landing.write("candles", [candle()], NOW, NOW)
+    landing.refuse(path, "truncated")
+    assert (landing.refused / path.name).exists()
+    assert (landing.refused / f"{path.name}.reason").read_text() == "truncated\n"
+    assert landing.segments() == []
+
+
+def changed(data: bytes, **header: object) -> bytes:
+    head, _, body = data.partition(b"\n")
+    return json.dumps(json.loads(head) | header).encode() + b"\n" + body
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(lambda data: b"", "Expecting value", id="empty"),
+        pytest.param(lambda data: data[:40], "Unterminated|Expecting|header", id="cut in the header"),
+        pytest.param(lambda data: data[:-1], "digest", id="cut by one byte"),
+        pytest.param(lambda data: data[: len(data) // 2], "digest", id="cut in half"),
+        pytest.param(lambda data: data.replace(b"1.25", b"1.26"), "digest", id="one digit flipped"),
+        pytest.param(lambda data: data + b"{}\n", "digest", id="a row too many"),
+        pytest.param(lambda data: changed(data, format=2), "format 1, found 2", id="a newer format"),
+        pytest.param(lambda data: changed(data, kind="trades"), "expected the columns", id="rows of another kind"),
+        pytest.param(lambda data: changed(data, kind="candle"), "found kind 'candle'", id="no such kind"),
+        pytest.param(lambda data: changed(data, rows=1), "expected 1 rows, found 2", id="another number of rows"),
+        pytest.param(lambda data: b"\x00\xff" * 50 + b"\n", "decode", id="binary"),
+        pytest.param(lambda data: b"null\n" + data, "header", id="a header that is no object"),
+    ],
+)
+def test_a_damaged_segment_is_unreadable_and_says_why(landing: Landing, damage, reason: str) -> None:
+    path = landing.write("candles", [candle(0), candle(1)], NOW, NOW)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SegmentUnreadable, match=reason) as caught:
+        landing.read(path)
+    assert path.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        pytest.param("candles", candle(close=float("nan")), id="NaN"),
+        pytest.param("candles", candle(close=True), id="a truth value for a number"),
+        pytest.param("candles", candle(open_time_ms=1.5), id="a fraction of a millisecond"),
+        pytest.param("candles", candle(extra=1), id="a column too many"),
+        pytest.param("order_book", second(amounts=[1.0] * 39), id="39 amounts"),
+        pytest.param("order_book", second(amounts=[1.0] * 39 + [-1.0]), id="a negative amount"),
+        pytest.param("order_book", second(amounts=[1.0] * 39 + [float("inf")]), id="an endless amount"),
+    ],
+)
+def test_rows_that_no_reader_would_take_are_never_written(landing: Landing, kind, row: Row) -> None:
+    with pytest.raises(ValueError, match="a row of"):
+        landing.write(kind, [row], NOW, NOW)
+    assert landing.segments() == []
+
+
+def test_a_full_disk_leaves_nothing_half_and_the_same_rows_can_be_written_later(landing: Landing) -> None:
+    landing.write("candles", [candle(0)], NOW, NOW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # files of 100 bytes at most: the write breaks off
+        with pytest.raises(HomeUnwritable, match="cannot be written"):
+            landing.write("candles", [candle(1)], NOW + 1, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(list(landing.folder.glob("*-candles.jsonl"))) == 1
+    assert not list(landing.folder.glob(".*"))
+    assert landing.newest(STREAM) == candle(0)["open_time_ms"]
+    landing.write("candles", [candle(1)], NOW + 1, NOW)
+    assert [landing.read(path).rows for path in landing.segments()] == [[candle(0)], [candle(1)]]
+
+
+def test_half_a_segment_of_a_killed_feed_is_cleared_away_and_never_read(landing: Landing) -> None:
+    landing.write("candles", [candle(0)], NOW, NOW)
+    torn = landing.folder / f".00{NOW}-000001-candles.jsonl.new"
+    torn.write_text('{"format":1')
+    assert len(again(landing).segments()) == 1
+    again(landing).write("candles", [candle(1)], NOW, NOW)
+    assert not torn.exists()
+
+
+def test_a_writer_and_a_reader_at_once_lose_nothing(landing: Landing) -> None:
+    reader, seen = again(landing), []
+    for number in range(200):
+        landing.write("candles", [candle(number)], NOW + number // 3, NOW)
+        if number % 7 == 0:
+            for path in reader.segments():
+                seen += reader.read(path).rows
+                reader.archive(path)
+    for path in reader.segments():
+        seen += reader.read(path).rows
+    opens = [row["open_time_ms"] for row in seen]
+    assert len(opens) == 200
+    assert all(earlier < later for earlier, later in pairwise(opens))
