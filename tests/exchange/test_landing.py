@@ -113,7 +113,7 @@ def changed(data: bytes, **header: object) -> bytes:
         pytest.param(lambda data: changed(data, kind="trades"), "expected the columns", id="rows of another kind"),
         pytest.param(lambda data: changed(data, kind="candle"), "found kind 'candle'", id="no such kind"),
         pytest.param(lambda data: changed(data, rows=1), "expected 1 rows, found 2", id="another number of rows"),
-        pytest.param(lambda data: b"\x00\xff" * 50 + b"\n", "decode", id="binary"),
+        pytest.param(lambda data: b"\x00\xff" * 50 + b"\n", "not what the feed wrote", id="binary"),
         pytest.param(lambda data: b"null\n" + data, "header", id="a header that is no object"),
     ],
 )
