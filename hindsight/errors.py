@@ -3,6 +3,7 @@
 HindsightError
 ├── WaitAndRetry              the world is busy or away: the same call may succeed later
 │   ├── VenueUnavailable        the exchange did not answer, or asked us to slow down
+│   ├── BookBroken              an order book lost its chain of updates, and needs a new snapshot
 │   └── WarehouseLocked         another program holds the DuckDB file
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
 │   ├── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
@@ -31,6 +32,14 @@ class WaitAndRetry(HindsightError):
 
 class VenueUnavailable(WaitAndRetry):
     """The exchange did not answer, or asked us to slow down."""
+
+
+class BookBroken(WaitAndRetry):
+    """An order book lost its chain of updates, and needs a new snapshot. `reason` is short enough to count by."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class WarehouseLocked(WaitAndRetry):
