@@ -95,6 +95,11 @@ def test_a_refused_segment_has_its_reason_beside_it(landing: Landing) -> None:
     assert landing.segments() == []
 
 
+def test_a_bucket_that_the_book_does_not_reach_is_null(landing: Landing) -> None:
+    row = second(amounts=[None] * 3 + [1.0] * 37)
+    assert landing.read(landing.write("order_book", [row], NOW, NOW)).rows == [row]
+
+
 def changed(data: bytes, **header: object) -> bytes:
     head, _, body = data.partition(b"\n")
     return json.dumps(json.loads(head) | header).encode() + b"\n" + body
