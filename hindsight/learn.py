@@ -6,11 +6,12 @@ validations, training steps, checkpoints and scores, and the watermark. A kill l
 """
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
 
 import duckdb
 import numpy as np
@@ -23,11 +24,13 @@ from hindsight.inference.records import candle_records, pivot_records, reference
 from hindsight.market.streams import Stream, from_ms, to_ms
 from hindsight.recall import (
     Market,
+    Proof,
     frame_digests,
     hyperparameters,
+    recall_lineage,
     recall_market,
     recall_memory,
-    recall_weights,
+    relive,
     schema_of,
     shape_of,
 )
@@ -40,7 +43,7 @@ from hindsight.store.training_tables import newest_hyperparameters, newest_step,
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import remove
 from hindsight.training.learner import tensors_of
-from hindsight.training.loop import Cadence, Learner, Memory, learn_rows
+from hindsight.training.loop import Cadence, Learned, Learner, Memory, learn_rows
 from hindsight.training.replay import ReplayRule
 from hindsight.training.scores import score_days
 from hindsight.training.step import LOSS_PARTS, Hyperparameters
@@ -76,9 +79,23 @@ class _Subject:
     settings: Settings
     stream: Stream
     model: str
-    mode: str
+    now: datetime | None
     warehouse: Warehouse
-    refused: set[int]  # references that no longer match their digest
+    proven: set[int] = field(default_factory=set)  # rows whose reference was held against its digest in this call
+    refused: set[int] = field(default_factory=set)  # and those that no longer match
+
+
+@dataclass(slots=True, kw_only=True)
+class _Piece:
+    """The closes of rows [first, end) while they are learned: what the tables know, and what is to be written."""
+
+    first: int
+    end: int
+    market: Market
+    memory: Memory
+    proof: Proof
+    stored: np.ndarray  # [N] the reference stands in the table
+    learned: Learned = field(default_factory=Learned)
 
 
 def learn(
@@ -87,35 +104,77 @@ def learn(
     model: str,
     until: datetime,
     progress: Progress | None = None,
-    mode: Literal["backfill", "live"] = "backfill",
+    now: datetime | None = None,
 ) -> LearnReport:
     """Takes `model` from where it stands to `until`, or as far as pivots are recorded. Doing it again changes nothing.
 
-    `progress` is called with the closes done and the closes to do. One learner per model and stream at a time: another
-    caller waits until this one is done, and then finds nothing left.
+    `progress` is called with the closes done and the closes to do. References whose target had not closed by `now` are
+    live, all others backfill. One learner per model and stream at a time: another caller waits until this one is done,
+    and then finds nothing left.
     """
-    torch.set_num_threads(settings.threads)
-    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    subject = _Subject(settings=settings, stream=stream, model=model, mode=mode, warehouse=warehouse, refused=set())
     report, started = LearnReport(), time.perf_counter()
-    settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
-    with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
-        with warehouse.reading() as con:
-            begin, last = _due(con, model, stream, until)
-            if begin == last:
-                return report
-            _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
-            number, _ = newest_step(con, model, stream)
-        learner = recall_weights(warehouse, settings, model, stream, number)
-        first = begin
-        while first < last:
-            end = min((first // CHUNK + 1) * CHUNK, last)
-            _learn_piece(subject, learner, report, first, end, verify=first == begin, newest=end == last)
-            first = end
+    with _lesson(settings, stream, model, until, now) as (subject, learner, begin, last):
+        if learner is None:
+            return report
+        for first, end in _pieces(begin, last):
+            piece = _recall_piece(subject, first, end)
+            _advance(subject, learner, piece, first, end)
+            _write(subject, learner, report, piece, end, newest=end == last)
             if progress:
-                progress(first - begin, last - begin)
+                progress(end - begin, last - begin)
     report.seconds, report.seconds_inside = time.perf_counter() - started, learner.seconds_inside
     return report
+
+
+def learn_live(
+    settings: Settings, stream: Stream, model: str, now: datetime, *, leave_pivots: bool
+) -> Iterator[LearnReport]:
+    """The same in two parts, as far as pivots are recorded: the first item comes when the newest reference stands, the
+    second when what had been answered by then is settled and learned. So no prediction waits for the training of
+    another stream.
+
+    With `leave_pivots`, what a level-2 pivot has confirmed at the newest close is left to whom that pivot wakes: the
+    close is done with the next call of either function.
+    """
+    report, started = LearnReport(), time.perf_counter()
+    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), now) as (subject, learner, begin, last):
+        if learner is None:
+            return
+        for first, end in _pieces(begin, last):
+            piece = _recall_piece(subject, first, end)
+            newest = end == last
+            _advance(subject, learner, piece, first, end - newest, ahead=int(newest))
+            if newest:
+                _publish(subject, learner, report, piece)
+                yield report
+                if leave_pivots and end - 1 in piece.market.l2_rows:
+                    end -= 1
+                else:
+                    _advance(subject, learner, piece, end - 1, end)
+            if end > first:
+                _write(subject, learner, report, piece, end, newest=newest)
+    report.seconds, report.seconds_inside = time.perf_counter() - started, learner.seconds_inside
+    yield report
+
+
+@contextmanager
+def _lesson(
+    settings: Settings, stream: Stream, model: str, until: datetime, now: datetime | None
+) -> Iterator[tuple[_Subject, Learner | None, int, int]]:
+    """While nobody else teaches this model: the subject, its weights (None where nothing is due), the rows due."""
+    torch.set_num_threads(settings.threads)
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    subject = _Subject(settings=settings, stream=stream, model=model, now=now, warehouse=warehouse)
+    settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
+    with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
+        lineage = None
+        with warehouse.reading() as con:
+            begin, last = _due(con, model, stream, until)
+            if begin < last:
+                _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
+                number, _ = newest_step(con, model, stream)
+                lineage = recall_lineage(con, settings, model, stream, number)
+        yield subject, relive(lineage) if lineage else None, begin, last
 
 
 def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, rule: TrendRule) -> None:
@@ -140,37 +199,66 @@ def _due(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, until: date
     return first, max(first, to_ms(min(until, mark.as_of)) // stream.step_ms)
 
 
-def _learn_piece(
-    subject: _Subject, learner: Learner, report: LearnReport, first: int, end: int, *, verify: bool, newest: bool
-) -> None:
-    """One piece of history, from the tables to the tables."""
+def _pieces(begin: int, last: int) -> Iterator[tuple[int, int]]:
+    first = begin
+    while first < last:
+        end = min((first // CHUNK + 1) * CHUNK, last)
+        yield first, end
+        first = end
+
+
+def _recall_piece(subject: _Subject, first: int, end: int) -> _Piece:
+    """The rows [first, end) as the tables stand."""
     settings, stream, model = subject.settings, subject.stream, subject.model
-    shape, schema = shape_of(model), schema_of(model)
+    shape = shape_of(model)
     with subject.warehouse.reading() as con:
         market = recall_market(con, settings, model, stream, shape, first, end)
-        memory = recall_memory(con, model, stream, market, shape, first, refused=subject.refused, verify=verify)
-    learned = learn_rows(
+        memory, proof = recall_memory(con, model, stream, market, shape, first)
+    proof.carry(memory, subject.proven, subject.refused)
+    return _Piece(first=first, end=end, market=market, memory=memory, proof=proof, stored=memory.made.copy())
+
+
+def _advance(subject: _Subject, learner: Learner, piece: _Piece, first: int, end: int, ahead: int = 0) -> None:
+    learn_rows(
         learner,
-        market.tape,
-        market.labels,
-        memory,
+        piece.market.tape,
+        piece.market.labels,
+        piece.memory,
         first,
         end,
-        market.l2_rows,
-        cadence=cadence_of(settings),
-        replay=replay_of(settings),
+        piece.market.l2_rows,
+        cadence=cadence_of(subject.settings),
+        replay=replay_of(subject.settings),
         snapshot=tensors_of,
+        prove=piece.proof,
+        ahead=ahead,
+        into=piece.learned,
     )
-    snapshots = list(learned.snapshots)
+
+
+def _publish(subject: _Subject, learner: Learner, report: LearnReport, piece: _Piece) -> None:
+    """Stores the references made so far, before anything is learned from the close that they were made at."""
+    references = _references(subject, piece, str(learner.device))
+    with subject.warehouse.writing() as con:
+        append(con, "inference_references", subject.stream, [references])
+    report.predicted += len(references)
+    piece.stored |= piece.memory.made
+
+
+def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Piece, end: int, *, newest: bool) -> None:
+    """Everything that became known or was done at the closes of rows [piece.first, end), in one transaction."""
+    settings, stream, model, first = subject.settings, subject.stream, subject.model, piece.first
+    market, memory, schema = piece.market, piece.memory, schema_of(subject.model)
+    snapshots = list(piece.learned.snapshots)
     if newest and learner.trained_row is not None and learner.number % settings.snapshot_every:
         row = learner.trained_row
         snapshots.append(latest_snapshot(learner, row, market.labels, memory, settings.score_window))
     saved = save_snapshots(settings, stream, model, learner, snapshots, schema)
-    references = _references(subject, market, memory, first, str(learner.device))
+    references = _references(subject, piece, str(learner.device))
     outcomes = _outcomes(subject, market.labels, memory, first, end)
     at = settled_between(market.labels.trend.settled, memory.made, first, end)
     trends = trend_records(model, stream, market.labels, at, memory.predictions)
-    steps = step_records(model, stream, learner, learned.steps, schema)
+    steps = step_records(model, stream, learner, piece.learned.steps, schema)
     scores = score_days(market.tape, memory, market.labels, first, end, settings.trend_ttl, stream, model)
 
     until = from_ms(end * stream.step_ms)
@@ -184,14 +272,16 @@ def _learn_piece(
         move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
     for file in evicted:
         remove(settings.checkpoints_path / file)
+    subject.proven.update(piece.proof.rows(memory))
+    subject.refused.update(np.flatnonzero(~memory.trusted) + memory.first_row)
 
     report.closes += end - first
     report.predicted += len(references)
     report.settled += len(outcomes[0])
     report.graded += len(trends)
-    report.steps += len(learned.steps)
+    report.steps += len(piece.learned.steps)
     for part in LOSS_PARTS:
-        report.loss_sums[part] += sum(step.loss[part] for step in learned.steps)
+        report.loss_sums[part] += sum(step.loss[part] for step in piece.learned.steps)
 
 
 def cadence_of(settings: Settings) -> Cadence:
@@ -215,13 +305,16 @@ def replay_of(settings: Settings) -> ReplayRule:
     )
 
 
-def _references(subject: _Subject, market: Market, memory: Memory, first: int, device: str) -> pl.DataFrame:
-    """The references made at the closes from row `first` on, with the digest of what each of them saw."""
-    at = np.flatnonzero(memory.made & (np.arange(len(memory.made)) >= first - memory.first_row))
-    rows, shape = at + memory.first_row, shape_of(subject.model)
+def _references(subject: _Subject, piece: _Piece, device: str) -> pl.DataFrame:
+    """The references of a piece that are not stored yet, with the digest of what each of them saw."""
+    memory, shape, stream = piece.memory, shape_of(subject.model), subject.stream
+    at = np.flatnonzero(memory.made & ~piece.stored)
+    rows = at + memory.first_row
+    # The candle that a reference aims at closes one candle after it is made.
+    is_live = (rows + 2) * stream.step_ms > (to_ms(subject.now) if subject.now else math.inf)
     return reference_records(
         subject.model,
-        subject.stream,
+        stream,
         rows,
         memory.norm_params[at],
         memory.predictions[at],
@@ -229,9 +322,9 @@ def _references(subject: _Subject, market: Market, memory: Memory, first: int, d
         shape,
     ).with_columns(
         schema_hash=pl.lit(schema_of(subject.model)),
-        digest=pl.Series(frame_digests(market.tape, rows, shape.length), dtype=pl.UInt64),
+        digest=pl.Series(frame_digests(piece.market.tape, rows, shape.length), dtype=pl.UInt64),
         device=pl.lit(device),
-        mode=pl.lit(subject.mode),
+        mode=pl.Series(np.where(is_live, "live", "backfill"), dtype=pl.String),
     )
 
 

@@ -123,22 +123,51 @@ def recall_market(
     return Market(tape=tape, labels=labels, l2_rows=l2, trainable_row=trainable_row)
 
 
-def recall_memory(
-    con: duckdb.DuckDBPyConnection,
-    model: str,
-    stream: Stream,
-    market: Market,
-    shape: InputShape,
-    first: int,
-    *,
-    refused: set[int],
-    verify: bool,
-) -> Memory:
-    """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on.
+@dataclass(slots=True, kw_only=True)
+class Proof:
+    """Holds a reference against its digest the first time that it is to be trained on. Arrays stand beside `Memory`."""
 
-    Those in `refused` are not trusted. With `verify`, references that could be trained on and whose digest no longer
-    matches what the tape holds are reported, and put there.
-    """
+    name: str
+    step_ms: int
+    length: int  # candles of a reference's whole input
+    digests: np.ndarray  # [N]
+    proven: np.ndarray  # [N]
+
+    def __call__(self, tape: Tape, memory: Memory, at: np.ndarray) -> np.ndarray:
+        """Whether the references at these positions resolve to what they saw; the others are reported, once."""
+        doubtful = at[~self.proven[at]]
+        if len(doubtful):
+            rows = doubtful + memory.first_row
+            reachable = rows - self.length + 1 >= tape.first_row
+            matches = np.zeros(len(rows), np.bool_)
+            found = frame_digests(tape, rows[reachable], self.length)
+            matches[reachable] = found == self.digests[doubtful[reachable]]
+            self.proven[doubtful] = True
+            memory.trusted[doubtful] = matches
+            if not matches.all():
+                logger.error(
+                    "%s: %d references no longer match their digest, first %s; they are not trained on",
+                    self.name,
+                    int((~matches).sum()),
+                    from_ms((int(rows[~matches][0]) + 1) * self.step_ms),
+                )
+        return memory.trusted[at]
+
+    def carry(self, memory: Memory, proven: set[int], refused: set[int]) -> None:
+        """Takes over what is known by row: `refused` are not trusted; what is not stored yet has nothing to prove."""
+        rows = np.arange(memory.first_row, memory.first_row + len(memory.made))
+        self.proven |= ~memory.made | np.isin(rows, list(proven))
+        memory.trusted &= ~np.isin(rows, list(refused))
+
+    def rows(self, memory: Memory) -> list[int]:
+        """The rows of the references that have been proven."""
+        return (np.flatnonzero(self.proven) + memory.first_row).tolist()
+
+
+def recall_memory(
+    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, market: Market, shape: InputShape, first: int
+) -> tuple[Memory, Proof]:
+    """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on."""
     start, count = market.labels.first_row, len(market.labels.candle.settled)
     memory = Memory(
         first_row=start,
@@ -152,59 +181,99 @@ def recall_memory(
         uses=np.zeros(count, np.int16),
         trained_as_candle=start,
     )
-    since = from_ms(start * stream.step_ms)
-    references = read_references(con, model, stream, Window(start=since, end=from_ms(first * stream.step_ms)))
-    if verify:
-        trainable = references.filter(pl.col("made_at") > from_ms(market.trainable_row * stream.step_ms))
-        refused |= _mismatched(trainable, model, stream, market.tape, shape)
+    proof = Proof(
+        name=f"{model} of {stream}",
+        step_ms=stream.step_ms,
+        length=shape.length,
+        digests=np.zeros(count, np.uint64),
+        proven=np.zeros(count, np.bool_),
+    )
+    since, until = (from_ms(row * stream.step_ms) for row in (start, start + count))
+    _mark_predictable(memory, market.tape, shape, first)
+    references = read_references(con, model, stream, Window(start=since, end=until))
     if len(references):
         at = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1 - start
         memory.made[at] = True
-        memory.trusted[at] = (
-            ~references["inference_id"].is_in(pl.Series(list(refused), dtype=pl.UInt64).implode()).to_numpy()
-        )
         memory.norm_params[at] = references["norm_params"].to_numpy()
         memory.predictions[at] = predictions_of(references)
         memory.trend[at] = trend_predicted(memory.predictions[at])
         memory.checkpoint[at] = references["checkpoint_id"].to_numpy()
+        proof.digests[at] = references["digest"].to_numpy()
     _recall_uses(con, model, stream, memory, since)
     _, last_candle_step = newest_step(con, model, stream)
     if last_candle_step is not None:
         event_row = to_ms(last_candle_step) // stream.step_ms - 1
         memory.trained_as_candle = start + int(np.searchsorted(market.labels.candle.settled, event_row, side="right"))
-    _mark_predictable(memory, market.tape, shape, first)
-    return memory
+    return memory, proof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """What brings back the weights after step `number`: a checkpoint, if one can be read, and the steps since."""
+
+    model: str
+    stream: Stream
+    number: int
+    born_at: int
+    hyper: Hyperparameters
+    device: torch.device
+    learner: Learner | None
+    stretches: list["_Stretch"]
 
 
 def recall_weights(warehouse: Warehouse, settings: Settings, model: str, stream: Stream, number: int) -> Learner:
     """The learner as it stood after training step `number`: the nearest readable checkpoint, and the steps since.
 
-    A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
     The warehouse is open while the records are read, and no longer when the steps are lived again.
     """
-    schema, hyper, device = schema_of(model), hyperparameters(settings), device_of(settings)
     with warehouse.reading() as con:
-        kept = read_checkpoints(con, model, stream).filter(
-            pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
-        )
-        learner, base = None, 0
-        for base, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
-            try:
-                learner = new_learner(model, hyper, device)
-                restore(learner, load(settings.checkpoints_path / file, schema), base)
-                break
-            except (SchemaMismatch, CheckpointUnreadable) as refusal:
-                logger.warning("%s: %s", stream, refusal)
-                learner, base = None, 0  # without any, the lineage is lived again from its first step
-        steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
-        stretches = [_stretch(con, settings, model, stream, part) for part in _by_hyperparameters(steps)]
-        born = first_step(con, model, stream, schema)
+        lineage = recall_lineage(con, settings, model, stream, number)
+    return relive(lineage)
+
+
+def recall_lineage(
+    con: duckdb.DuckDBPyConnection, settings: Settings, model: str, stream: Stream, number: int
+) -> Lineage:
+    """The nearest checkpoint at or before step `number`, and the records of the steps since.
+
+    A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
+    """
+    schema, hyper, device = schema_of(model), hyperparameters(settings), device_of(settings)
+    kept = read_checkpoints(con, model, stream).filter(
+        pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
+    )
+    learner, base = None, 0
+    for base, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
+        try:
+            learner = new_learner(model, hyper, device)
+            restore(learner, load(settings.checkpoints_path / file, schema), base)
+            break
+        except (SchemaMismatch, CheckpointUnreadable) as refusal:
+            logger.warning("%s: %s", stream, refusal)
+            learner, base = None, 0  # without any, the lineage is lived again from its first step
+    steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
+    born = first_step(con, model, stream, schema)
+    return Lineage(
+        model=model,
+        stream=stream,
+        number=number,
+        born_at=number if born is None else born - 1,
+        hyper=hyper,
+        device=device,
+        learner=learner,
+        stretches=[_stretch(con, settings, model, stream, part) for part in _by_hyperparameters(steps)],
+    )
+
+
+def relive(lineage: Lineage) -> Learner:
+    """The learner of a lineage, its steps lived again."""
+    learner, stretches = lineage.learner, lineage.stretches
     if learner is None:
-        learner = new_learner(model, stretches[0].hyper if stretches else hyper, device)
-    learner.born_at = number if born is None else born - 1
+        learner = new_learner(lineage.model, stretches[0].hyper if stretches else lineage.hyper, lineage.device)
+    learner.born_at = lineage.born_at
     for stretch in stretches:
-        _relive(learner, model, stream, stretch)
-    learner.number, learner.hyper = number, hyper
+        _relive(learner, lineage.model, lineage.stream, stretch)
+    learner.number, learner.hyper = lineage.number, lineage.hyper
     return learner
 
 
@@ -241,7 +310,7 @@ def _stretch(
     shape = shape_of(model)
     first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
     market = recall_market(con, settings, model, stream, shape, first, end, rule=hyper.trend_rule)
-    memory = recall_memory(con, model, stream, market, shape, end, refused=set(), verify=False)
+    memory, _ = recall_memory(con, model, stream, market, shape, end)
     return _Stretch(hyper=hyper, steps=steps, event_rows=event_rows, market=market, norm_params=memory.norm_params)
 
 
@@ -261,27 +330,6 @@ def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> 
         )
         learner.number = step["step"] - 1
         train(learner, stretch.market.tape, stretch.market.labels, stretch.norm_params, settled, drawn, event_row)
-
-
-def _mismatched(references: pl.DataFrame, model: str, stream: Stream, tape: Tape, shape: InputShape) -> set[int]:
-    """The ids of those references that did not see what the tape holds now."""
-    rows = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
-    reachable = rows - shape.length + 1 >= tape.first_row
-    matches = np.zeros(len(rows), np.bool_)
-    matches[reachable] = (
-        frame_digests(tape, rows[reachable], shape.length) == references["digest"].to_numpy()[reachable]
-    )
-    wrong = references.filter(~pl.Series(matches))
-    if len(wrong):
-        logger.error(
-            "%s: %d of %d references of %s no longer match their digest, first %s; they are not trained on",
-            stream,
-            len(wrong),
-            len(rows),
-            model,
-            wrong["made_at"][0],
-        )
-    return set(wrong["inference_id"])
 
 
 def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:

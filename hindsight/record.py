@@ -22,7 +22,7 @@ from hindsight.market.indicators import DAY, WARMUP, anchor, compute
 from hindsight.market.pivots import PivotState, advance
 from hindsight.market.streams import EPOCH, Stream, Window, floor_to, next_month, to_ms
 from hindsight.store import market_tables as tables
-from hindsight.store.deliveries import write_candles
+from hindsight.store.deliveries import Written, seen_corrections, write_candles
 from hindsight.store.warehouse import Warehouse
 
 # Rows per opening of the warehouse. Each closing writes the last, incomplete blocks of a table anew, so that small
@@ -63,35 +63,51 @@ def record_candles(warehouse: Warehouse, source: Source, stream: Stream, window:
     """
     candles = inserted = revised = refused = gaps = 0
     for batch in _batches(source.candles(stream, window)):
-        good, bad = accept(batch, stream)
         with warehouse.writing() as con:
-            good = _known_late(good, stream, tables.pivot_mark(con, stream), now)
-            written = write_candles(con, stream, good, now)
-            tables.append_refused(con, stream, bad, now)
-            if written.span is not None:
-                tables.find_gaps_again(con, stream, written.span)
+            written, bad = store_candles(con, stream, batch, now)
             gaps = tables.read_gaps(con, stream, window).height
-        candles, refused = candles + good.height, refused + bad.height
+        candles, refused = candles + batch.height - bad, refused + bad
         inserted, revised = inserted + written.inserted, revised + written.revised
     return CandleReport(candles=candles, inserted=inserted, revised=revised, refused=refused, gaps=gaps)
 
 
-def _known_late(good: pl.DataFrame, stream: Stream, mark: tables.PivotMark | None, now: datetime) -> pl.DataFrame:
-    """Candles that arrive after pivots have passed them are known from now: nothing made before has seen them.
+def store_candles(
+    con: duckdb.DuckDBPyConnection, stream: Stream, batch: pl.DataFrame, now: datetime
+) -> tuple[Written, int]:
+    """Stores one batch of deliveries (the columns of CANDLES) with the gaps that it leaves; counts those refused."""
+    good, bad = accept(batch, stream)
+    good = _known_late(con, good, stream, now)
+    written = write_candles(con, stream, good, now)
+    tables.append_refused(con, stream, bad, now)
+    if written.span is not None:
+        tables.find_gaps_again(con, stream, written.span)
+    return written, bad.height
 
-    Raises HistoryOutOfOrder for one that opens before all that pivots have seen, and stores nothing then.
+
+def _known_late(con: duckdb.DuckDBPyConnection, good: pl.DataFrame, stream: Stream, now: datetime) -> pl.DataFrame:
+    """Candles and corrections that arrive after pivots have passed them are known from now: nothing made before has
+    seen them.
+
+    Raises HistoryOutOfOrder for a candle that opens before all that pivots have seen, and stores nothing then.
     """
+    mark = tables.pivot_mark(con, stream)
     if mark is None or good.is_empty():
         return good
-    older = good.filter(pl.col("revision") == 0, pl.col("open_time") < mark.since)["open_time"].min()
+    is_first = pl.col("revision") == 0
+    older = good.filter(is_first, pl.col("open_time") < mark.since)["open_time"].min()
     if older is not None:
         raise HistoryOutOfOrder(
             f"{stream}: expected no candle before {mark.since:%Y-%m-%d %H:%M}, where pivots begin, found one that "
             f"opens at {older:%Y-%m-%d %H:%M}; pivots are never found again. {RECORD_IN_ORDER}"
         )
-    is_late = (pl.col("revision") == 0) & (pl.col("open_time") < mark.as_of)
+    is_late = pl.when(is_first).then(pl.col("open_time") < mark.as_of).otherwise(pl.col("recorded_at") <= mark.as_of)
+    if not good.select(is_late.any()).item():
+        return good
+    seen = seen_corrections(con, stream, good.filter(is_late, ~is_first))
     at = pl.max_horizontal("recorded_at", pl.lit(now, TIME))
-    return good.with_columns(recorded_at=pl.when(is_late).then(at).otherwise("recorded_at"))
+    return good.join(seen, on=["open_time", "revision"], how="anti", maintain_order="left").with_columns(
+        recorded_at=pl.when(is_late).then(at).otherwise("recorded_at")
+    )
 
 
 def _batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -114,15 +130,21 @@ def record_indicators(warehouse: Warehouse, stream: Stream, window: Window) -> i
         seen = 0
         with warehouse.writing() as con:
             if due is None:
-                due = deque(month for each in _reached(con, stream, window) for month in each.months())
+                due = deque(months_reached(con, stream, window))
             while due and seen < BATCH_ROWS:
                 month = due.popleft()
-                rows += _replace_indicators(con, stream, month)
+                rows += replace_indicators(con, stream, month)
                 seen += _length(month, stream)
     return rows
 
 
-def _replace_indicators(con: duckdb.DuckDBPyConnection, stream: Stream, month: Window) -> int:
+def months_reached(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> Iterator[Window]:
+    """The stretches whose indicators may have changed with what was delivered for `window`, cut at months, in order."""
+    return (month for each in _reached(con, stream, window) for month in each.months())
+
+
+def replace_indicators(con: duckdb.DuckDBPyConnection, stream: Stream, month: Window) -> int:
+    """Computes the indicators of one month, or part of it, and puts them in the place of what was there."""
     candles = tables.read_candles(con, stream, Window(start=anchor(month.start, stream.step), end=month.end))
     values = compute(candles, month, stream.step)
     values = values.insert_column(1, _known_at(candles, month, stream.step))
@@ -175,10 +197,10 @@ def record_pivots(warehouse: Warehouse, stream: Stream, until: datetime, *, max_
         seen = 0
         with warehouse.writing() as con:
             while seen < BATCH_ROWS and not is_done:
-                month = _unseen_month(con, stream, until)
+                month = unseen_month(con, stream, until)
                 is_done = month is None
                 if month is not None:
-                    found = _advance_over(con, stream, month, max_gap)
+                    found = confirm_pivots(con, stream, month, max_gap)
                     for level, count in found["level"].value_counts().iter_rows():
                         confirmed[level] += count
                     seen += _length(month, stream)
@@ -189,7 +211,7 @@ def _length(window: Window, stream: Stream) -> int:
     return (window.end - window.start) // stream.step
 
 
-def _unseen_month(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetime) -> Window | None:
+def unseen_month(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetime) -> Window | None:
     """From the first candle that pivots have not seen to its month's end or `until`; None where they have seen all."""
     mark = tables.pivot_mark(con, stream)
     seen_until = EPOCH if mark is None else mark.as_of
@@ -197,7 +219,7 @@ def _unseen_month(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetim
     return None if start is None else Window(start=start, end=min(next_month(start), until))
 
 
-def _advance_over(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, max_gap: int) -> pl.DataFrame:
+def confirm_pivots(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, max_gap: int) -> pl.DataFrame:
     """The pivots that the candles of `window` confirmed, stored with the state after them."""
     mark = tables.pivot_mark(con, stream)
     needed = Window(start=anchor(window.start, stream.step), end=window.end)

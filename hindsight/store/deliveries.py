@@ -59,6 +59,16 @@ def write_candles(con: duckdb.DuckDBPyConnection, stream: Stream, frame: pl.Data
     return Written(inserted=len(inserted), revised=revised, span=Window(start=first, end=last + stream.step))
 
 
+def seen_corrections(con: duckdb.DuckDBPyConnection, stream: Stream, corrections: pl.DataFrame) -> pl.DataFrame:
+    """open_time and revision of those corrections (columns of CANDLES) that are stored, known from then or later."""
+    key = ["open_time", "revision"]
+    if corrections.is_empty():
+        return corrections.select(key)
+    stored = _stored(con, stream, corrections).select("open_time", *VALUES, stored_at="recorded_at")
+    same = corrections.join(stored, on=["open_time", *VALUES])
+    return same.filter(pl.col("stored_at") >= pl.col("recorded_at")).select(key).unique()
+
+
 def _stored(con: duckdb.DuckDBPyConnection, stream: Stream, frame: pl.DataFrame) -> pl.DataFrame:
     """Every stored revision of the candles in `frame`, in the columns of REVISIONS; null superseded_at if current."""
     span = {"first": frame["open_time"].min(), "last": frame["open_time"].max()}

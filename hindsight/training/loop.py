@@ -26,6 +26,7 @@ from hindsight.training.transformer import ModelOutput
 SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
 
 Rows = NDArray[np.int64]
+Prove = Callable[[Tape, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +117,16 @@ def learn_rows(
     cadence: Cadence,
     replay: ReplayRule,
     snapshot: Callable[[Learner], dict[str, torch.Tensor]],
+    prove: Prove | None = None,
+    ahead: int = 0,
+    into: Learned | None = None,
 ) -> Learned:
-    """Advance from the close of row `first` to that of row `end` − 1, filling `memory`."""
-    learned = Learned()
+    """Advance from the close of row `first` to that of row `end` − 1, filling `memory`; no reference is made twice.
+
+    `prove` is asked before a reference is trained on. The references of `ahead` more closes are made as well, and
+    nothing is learned there yet. What was done is added to `into`.
+    """
+    learned = into or Learned()
     due = memory.predictable & (
         np.arange(memory.first_row + 1, memory.first_row + len(memory.made) + 1) % cadence.predict_every == 0
     )
@@ -127,12 +135,15 @@ def learn_rows(
         predict(learner, tape, memory, due, unpredicted, row + 1)
         unpredicted = row + 1
         settled = newly_settled(labels, memory, row, trigger)
+        if prove is not None:
+            settled = settled[prove(tape, memory, settled)]
         wrong = memory.made & (labels.trend.status == VALIDATED) & (labels.trend.settled <= row)
         wrong &= memory.trend != labels.trend.trend
         settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
-        drawn = _replayed(
-            labels, memory, settled, wrong, row, cadence, replay, step_seed(learner.hyper.seed, row, trigger)
-        )
+        seed = step_seed(learner.hyper.seed, row, trigger)
+        drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)
+        while prove is not None and not prove(tape, memory, drawn.rows - memory.first_row).all():
+            drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)  # without those
         if len(settled) + len(drawn.rows) == 0:
             continue
         started = time.perf_counter()
@@ -146,7 +157,7 @@ def learn_rows(
                 event_row=row,
                 settled=settled + memory.first_row,
                 replay=drawn,
-                seed=step_seed(learner.hyper.seed, row, trigger),
+                seed=seed,
                 loss={name: float(getattr(loss, name)) for name in LOSS_PARTS},
                 seconds=time.perf_counter() - started,
             )
@@ -162,7 +173,7 @@ def learn_rows(
                     scored=scored,
                 )
             )
-    predict(learner, tape, memory, due, unpredicted, end)
+    predict(learner, tape, memory, due, unpredicted, end + ahead)
     return learned
 
 
@@ -209,7 +220,8 @@ def train(
 
 def predict(learner: Learner, tape: Tape, memory: Memory, due: NDArray[np.bool_], first: int, end: int) -> None:
     """References for the closes of rows [first, end), into `memory`, all with the weights of now."""
-    rows = np.flatnonzero(due[first - memory.first_row : end - memory.first_row]) + first
+    span = slice(first - memory.first_row, end - memory.first_row)
+    rows = np.flatnonzero(due[span] & ~memory.made[span]) + first
     if not len(rows):
         return
     at = rows - memory.first_row

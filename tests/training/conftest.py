@@ -59,7 +59,7 @@ def stretch(venue_home: Settings) -> Stretch:
 
     def new_memory() -> Memory:
         with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
-            return recall_memory(con, MODEL, stream, market, shape, origin, refused=set(), verify=False)
+            return recall_memory(con, MODEL, stream, market, shape, origin)[0]
 
     return Stretch(market=market, first=origin + 600, new_memory=new_memory)
 
