@@ -7,6 +7,7 @@ HindsightError
 │   └── WarehouseLocked         another program holds the DuckDB file
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
 │   ├── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
+│   ├── MessageRefused          a venue said something that cannot be: no number, a negative size, a wrong time
 │   └── SegmentUnreadable       a landed segment is truncated, corrupt or of another schema
 └── StopAndFix                a person has to change something first
     ├── SettingRefused          a setting is out of range or contradicts another
@@ -52,6 +53,10 @@ class SkipThisCandle(HindsightError):
 
 class ReferenceUnresolvable(SkipThisCandle):
     """What a reference saw is gone, or no longer matches its digest."""
+
+
+class MessageRefused(SkipThisCandle):
+    """A venue said something that cannot be: no number, a negative size, a wrong time."""
 
 
 class SegmentUnreadable(SkipThisCandle):
