@@ -113,11 +113,11 @@ def learn(
     and then finds nothing left.
     """
     report, started = LearnReport(), time.perf_counter()
-    with _lesson(settings, stream, model, until, now) as (subject, learner, begin, last):
+    with _lesson(settings, stream, model, until, now) as (subject, learner, pieces, begin, last):
         if learner is None:
             return report
-        for first, end in _pieces(begin, last):
-            piece = _recall_piece(subject, first, end)
+        for piece in pieces:
+            first, end = piece.first, piece.end
             _advance(subject, learner, piece, first, end)
             _write(subject, learner, report, piece, end, newest=end == last)
             if progress:
@@ -137,11 +137,11 @@ def learn_live(
     close is done with the next call of either function.
     """
     report, started = LearnReport(), time.perf_counter()
-    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), now) as (subject, learner, begin, last):
+    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), now) as (subject, learner, pieces, _, last):
         if learner is None:
             return
-        for first, end in _pieces(begin, last):
-            piece = _recall_piece(subject, first, end)
+        for piece in pieces:
+            first, end = piece.first, piece.end
             newest = end == last
             _advance(subject, learner, piece, first, end - newest, ahead=int(newest))
             if newest:
@@ -160,21 +160,24 @@ def learn_live(
 @contextmanager
 def _lesson(
     settings: Settings, stream: Stream, model: str, until: datetime, now: datetime | None
-) -> Iterator[tuple[_Subject, Learner | None, int, int]]:
-    """While nobody else teaches this model: the subject, its weights (None where nothing is due), the rows due."""
+) -> Iterator[tuple[_Subject, Learner | None, Iterator[_Piece], int, int]]:
+    """While nobody else teaches this model: the subject, its weights (None where nothing is due), the pieces that are
+    due and the rows [begin, last) of all of them together.
+    """
     torch.set_num_threads(settings.threads)
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     subject = _Subject(settings=settings, stream=stream, model=model, now=now, warehouse=warehouse)
     settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
     with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
-        lineage = None
+        lineage, piece = None, None
         with warehouse.reading() as con:
             begin, last = _due(con, model, stream, until)
             if begin < last:
                 _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
                 number, _ = newest_step(con, model, stream)
                 lineage = recall_lineage(con, settings, model, stream, number)
-        yield subject, relive(lineage) if lineage else None, begin, last
+                piece = _recall_piece(con, subject, begin, _end_of_piece(begin, last))
+        yield subject, relive(lineage) if lineage else None, _pieces(subject, piece, last), begin, last
 
 
 def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, rule: TrendRule) -> None:
@@ -199,21 +202,26 @@ def _due(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, until: date
     return first, max(first, to_ms(min(until, mark.as_of)) // stream.step_ms)
 
 
-def _pieces(begin: int, last: int) -> Iterator[tuple[int, int]]:
-    first = begin
-    while first < last:
-        end = min((first // CHUNK + 1) * CHUNK, last)
-        yield first, end
-        first = end
+def _end_of_piece(first: int, last: int) -> int:
+    return min((first // CHUNK + 1) * CHUNK, last)
 
 
-def _recall_piece(subject: _Subject, first: int, end: int) -> _Piece:
+def _pieces(subject: _Subject, piece: _Piece | None, last: int) -> Iterator[_Piece]:
+    """The pieces from `piece` on, each brought back when the one before it is written."""
+    while piece is not None:
+        yield piece
+        first, piece = piece.end, None  # the arrays go before the next ones come
+        if first < last:
+            with subject.warehouse.reading() as con:
+                piece = _recall_piece(con, subject, first, _end_of_piece(first, last))
+
+
+def _recall_piece(con: duckdb.DuckDBPyConnection, subject: _Subject, first: int, end: int) -> _Piece:
     """The rows [first, end) as the tables stand."""
     settings, stream, model = subject.settings, subject.stream, subject.model
     shape = shape_of(model)
-    with subject.warehouse.reading() as con:
-        market = recall_market(con, settings, model, stream, shape, first, end)
-        memory, proof = recall_memory(con, model, stream, market, shape, first)
+    market = recall_market(con, settings, model, stream, shape, first, end)
+    memory, proof = recall_memory(con, model, stream, market, shape, first)
     proof.carry(memory, subject.proven, subject.refused)
     return _Piece(first=first, end=end, market=market, memory=memory, proof=proof, stored=memory.made.copy())
 

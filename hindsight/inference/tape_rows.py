@@ -25,8 +25,12 @@ def tape_rows(candles: pl.DataFrame, pivots: pl.DataFrame, window: Window, strea
     names = [*CANDLE_COLUMNS, *indicators.NAMES]
     block[at[:, None], [COLUMN[name] for name in names]] = values.select(names).to_numpy()
     close_ms = first_ms + (np.arange(len(block)) + 1) * step_ms
-    for pivot_type in PIVOT_TYPES:
-        _lay_pivots(block, pivots.filter(pl.col("pivot_type") == pivot_type), pivot_type, close_ms, step_ms)
+    by_type = pivots.select("pivot_type", "pivot_time", "confirmed_at", "price").partition_by(
+        "pivot_type", as_dict=True
+    )
+    for (pivot_type,), of_type in by_type.items():
+        if pivot_type in PIVOT_TYPES:
+            _lay_pivots(block, of_type, str(pivot_type), close_ms, step_ms)
     missing = np.setdiff1d(np.arange(len(block)), at)
     block[missing] = np.nan
     return block
@@ -44,6 +48,8 @@ def superseded(
         pl.col("recorded_at") > pl.col("open_time") + stream.step,
         pl.col("recorded_at").is_between(window.start, window.end, closed="right"),
     )
+    if late.is_empty():
+        return []
     blocks = []
     for (known_at,), changed in late.sort("recorded_at").group_by("recorded_at", maintain_order=True):
         assert isinstance(known_at, datetime)
@@ -53,15 +59,14 @@ def superseded(
         # very instant already saw it; the one before is the last that did not.
         until_ms = to_ms(known_at + A_MILLISECOND - A_MOMENT)
         span = Window(start=first, end=from_ms((until_ms - 1) // stream.step_ms * stream.step_ms))
-        before = as_of(candles, revisions, known_at - A_MOMENT)
+        reach = pl.col("open_time").is_between(indicators.anchor(first, stream.step), span.end, closed="left")
+        before = as_of(candles.filter(reach), revisions.filter(reach), known_at - A_MOMENT)
         rows = tape_rows(before, pivots, span, stream)
         blocks.append(Superseded(first_row=to_ms(first) // stream.step_ms, rows=rows, until_ms=until_ms))
     return blocks
 
 
 def _lay_pivots(block: Frames, pivots: pl.DataFrame, pivot_type: str, close_ms: np.ndarray, step_ms: int) -> None:
-    if pivots.is_empty():
-        return
     newest = np.searchsorted(_ms(pivots["confirmed_at"]), close_ms, side="right") - 1
     known = newest >= 0
     pivot_ms = _ms(pivots["pivot_time"])[newest]
