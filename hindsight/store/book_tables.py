@@ -1,0 +1,115 @@
+"""The table `order_book`: one row a second of each market, the same whatever is delivered again and in what pieces.
+
+A row is keyed by venue, symbol and second. Its means look back on the rows before it, stored or delivered with it, so
+that a row delivered late brings the means of the rows after it up to date.
+"""
+
+from datetime import datetime, timedelta
+
+import duckdb
+import polars as pl
+
+from hindsight.market.book_means import MEANS, REACH, with_means
+from hindsight.market.book_rows import BOOK_SECONDS
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream, Window
+from hindsight.store.rows import delete_with, insert, select, select_with, stream_key
+
+ORDER_BOOK = pl.Schema({**BOOK_SECONDS, "known_at": TIME, **dict.fromkeys(MEANS, pl.Float32)})
+OF_MARKET = "venue = $venue and symbol = $symbol"
+KEY = ("venue", "symbol", "second")
+SAME_KEY = " and ".join(f"order_book.{name} = incoming.{name}" for name in KEY)
+BETWEEN = "order_book.second >= $start and order_book.second <= $end"  # bounds what is read
+SECOND = timedelta(seconds=1)
+
+
+def write_order_book(con: duckdb.DuckDBPyConnection, frame: pl.DataFrame) -> dict[str, int]:
+    """Makes rows in the columns of BOOK_SECONDS the rows of their seconds; how many those were, by symbol.
+
+    The order of rows is free. Of two for one second the last counts.
+    """
+    if frame.is_empty():
+        return {}
+    fresh = frame.select(BOOK_SECONDS.names()).cast(BOOK_SECONDS).unique(KEY, keep="last")
+    first, last = fresh["second"].min(), fresh["second"].max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    around = {"start": first - REACH * SECOND, "end": last + REACH * SECOND}
+    stored = select(
+        con,
+        f"""
+        select {", ".join((*KEY, "imbalance", *MEANS))}
+        from order_book
+        where {BETWEEN}
+        """,
+        **around,
+    ).cast({"second": TIME})
+    stored = stored.join(fresh, on=KEY, how="anti")
+    every = pl.concat([stored.select(*KEY, "imbalance"), fresh.select(*KEY, "imbalance")]).sort("second")
+    means = with_means(every).drop("imbalance")
+    later = stored.filter(pl.col("second") > first).join(means, on=(*KEY, *MEANS), how="anti", nulls_equal=True)
+    rows = pl.concat([fresh, _whole(con, later.select(KEY))]).join(means, on=KEY).sort("second")
+    delete_with(
+        con,
+        rows.select(KEY),
+        f"delete from order_book using incoming where {SAME_KEY} and {BETWEEN}",
+        **around,
+    )
+    insert(con, "order_book", rows.with_columns(known_at=pl.col("second") + SECOND))
+    return dict(fresh.group_by("symbol").len().iter_rows())
+
+
+def books_between(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+    """The rows whose seconds begin in `window`, sorted, in the columns of ORDER_BOOK. Any timeframe will do."""
+    sql = f"""
+        select {", ".join(ORDER_BOOK)}
+        from order_book
+        where {OF_MARKET} and second >= $start and second < $end
+        order by second
+        """
+    return select(con, sql, **_market(stream), start=window.start, end=window.end)
+
+
+def book_at(con: duckdb.DuckDBPyConnection, stream: Stream, moment: datetime, max_age: timedelta) -> pl.DataFrame:
+    """The newest row known at `moment`, if it became known less than `max_age` before it; else no row."""
+    sql = f"""
+        select {", ".join(ORDER_BOOK)}
+        from order_book
+        where {OF_MARKET} and known_at <= $moment and known_at > $oldest
+        order by known_at desc
+        limit 1
+        """
+    return select(con, sql, **_market(stream), moment=moment, oldest=moment - max_age)
+
+
+def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | None:
+    """When the newest row became known; None where there is none."""
+    sql = f"select max(known_at) from order_book where {OF_MARKET}"
+    return con.execute(sql, _market(stream)).fetchall()[0][0]
+
+
+def pivot_books(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+    """The pivots confirmed in `window` with the book at their time and at their confirmation, null where there is none.
+
+    Columns: those of the view `pivot_books`; sorted by confirmation.
+    """
+    sql = f"""
+        select *
+        from pivot_books
+        where {OF_MARKET} and timeframe = $timeframe and confirmed_at >= $start and confirmed_at < $end
+        order by confirmed_at, pivot_time, pivot_type
+        """
+    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
+
+
+def _whole(con: duckdb.DuckDBPyConnection, keys: pl.DataFrame) -> pl.DataFrame:
+    """The stored rows of `keys`, in the columns of BOOK_SECONDS."""
+    if keys.is_empty():
+        return BOOK_SECONDS.to_frame()
+    columns = ", ".join(f"order_book.{name}" for name in BOOK_SECONDS)
+    found = select_with(con, keys, f"select {columns} from order_book join incoming on {SAME_KEY}")
+    return found.cast(BOOK_SECONDS)
+
+
+def _market(stream: Stream) -> dict[str, str]:
+    return {"venue": stream.venue, "symbol": stream.symbol}
