@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.metadata import add_figures, of_run
+from assets.order_book import take_up_what_landed
 from assets.partitions import STREAM_MONTHS, stretches
 from hindsight.record import record_candles
 from resources.exchange import SourceResource
@@ -30,5 +31,6 @@ def candles(
     covered = stretches(context.run, context.instance, *scope.bounds(), now)
     progress.enter("candles", covered)
     reports = [record_candles(store, venue, each.stream, each.window, now) for each in covered]
+    take_up_what_landed(store)
     add_figures(context, store, "candles", covered)
     return dg.MaterializeResult(metadata=of_run(covered, reports))

@@ -29,11 +29,21 @@ def note_streams(settings: Settings) -> None:
 
 
 SETTINGS = load()
+# The month that has begun is a partition too: a live run materialises it again and again.
+MONTHS = dg.MonthlyPartitionsDefinition(start_date=SETTINGS.first_month, fmt="%Y-%m", end_offset=1)
 STREAM_MONTHS = dg.MultiPartitionsDefinition(
     {
         "stream": dg.StaticPartitionsDefinition(stream_keys(SETTINGS)),
-        # The month that has begun is a partition too: a live run materialises it again and again.
-        "month": dg.MonthlyPartitionsDefinition(start_date=SETTINGS.first_month, fmt="%Y-%m", end_offset=1),
+        "month": MONTHS,
+    }
+)
+# An order book belongs to a market, whatever the timeframes are that its candles are recorded in.
+MARKET_MONTHS = dg.MultiPartitionsDefinition(
+    {
+        "market": dg.StaticPartitionsDefinition(
+            list(dict.fromkeys(stream.rpartition(" ")[0] for stream in stream_keys(SETTINGS)))
+        ),
+        "month": MONTHS,
     }
 )
 PARTITION, BACKFILL = "dagster/partition", "dagster/backfill"
@@ -54,6 +64,11 @@ class Stretch:
 def partition_key(stream: Stream, moment: datetime) -> dg.MultiPartitionKey:
     """The partition of `stream` that `moment` falls into."""
     return dg.MultiPartitionKey({"stream": str(stream), "month": f"{moment:%Y-%m}"})
+
+
+def market_month(venue: str, symbol: str, moment: datetime) -> dg.MultiPartitionKey:
+    """The partition of a market's order book that `moment` falls into."""
+    return dg.MultiPartitionKey({"market": f"{venue} {symbol}", "month": f"{moment:%Y-%m}"})
 
 
 def range_tags(stream: Stream, window: Window) -> dict[str, str]:

@@ -8,7 +8,7 @@ validations, training steps, checkpoints and scores, and the watermark. A kill l
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,6 +39,7 @@ from hindsight.settings import Settings
 from hindsight.store import lock
 from hindsight.store.inference_tables import append, learned_until, move_watermark
 from hindsight.store.market_tables import pivot_mark
+from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import newest_hyperparameters, newest_step, replace_scores
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import remove
@@ -51,12 +52,14 @@ from hindsight.training.step_records import step_records
 
 CHUNK = 2880  # candles; cut on the time grid, so that no result depends on where a run began
 Progress = Callable[[int, int], None]
+Clock = Callable[[], datetime]
 
 
 @dataclass(slots=True, kw_only=True)
 class LearnReport:
     """What one call did. Seconds are wall time; `seconds_inside` is forward, backward and optimizer alone."""
 
+    until: datetime | None = None  # the last close that was predicted from
     closes: int = 0
     predicted: int = 0
     settled: int = 0  # candle outcomes
@@ -79,7 +82,7 @@ class _Subject:
     settings: Settings
     stream: Stream
     model: str
-    now: datetime | None
+    clock: Clock | None
     warehouse: Warehouse
     proven: set[int] = field(default_factory=set)  # rows whose reference was held against its digest in this call
     refused: set[int] = field(default_factory=set)  # and those that no longer match
@@ -104,16 +107,16 @@ def learn(
     model: str,
     until: datetime,
     progress: Progress | None = None,
-    now: datetime | None = None,
+    clock: Clock | None = None,
 ) -> LearnReport:
     """Takes `model` from where it stands to `until`, or as far as pivots are recorded. Doing it again changes nothing.
 
-    `progress` is called with the closes done and the closes to do. References whose target had not closed by `now` are
-    live, all others backfill. One learner per model and stream at a time: another caller waits until this one is done,
-    and then finds nothing left.
+    `progress` is called with the closes done and the closes to do. References whose target has not closed yet by the
+    venue's `clock` are live; without a clock all are backfill. One learner per model and stream at a time: another
+    caller waits until this one is done, and then finds nothing left.
     """
     report, started = LearnReport(), time.perf_counter()
-    with _lesson(settings, stream, model, until, now) as (subject, learner, pieces, begin, last):
+    with _lesson(settings, stream, model, until, clock) as (subject, learner, pieces, begin, last):
         if learner is None:
             return report
         for piece in pieces:
@@ -127,8 +130,8 @@ def learn(
 
 
 def learn_live(
-    settings: Settings, stream: Stream, model: str, now: datetime, *, leave_pivots: bool
-) -> Iterator[LearnReport]:
+    settings: Settings, stream: Stream, model: str, clock: Clock, *, leave_pivots: bool
+) -> Generator[LearnReport]:
     """The same in two parts, as far as pivots are recorded: the first item comes when the newest reference stands, the
     second when what had been answered by then is settled and learned. So no prediction waits for the training of
     another stream.
@@ -137,7 +140,13 @@ def learn_live(
     close is done with the next call of either function.
     """
     report, started = LearnReport(), time.perf_counter()
-    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), now) as (subject, learner, pieces, _, last):
+    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), clock) as (
+        subject,
+        learner,
+        pieces,
+        _,
+        last,
+    ):
         if learner is None:
             return
         for piece in pieces:
@@ -159,14 +168,14 @@ def learn_live(
 
 @contextmanager
 def _lesson(
-    settings: Settings, stream: Stream, model: str, until: datetime, now: datetime | None
+    settings: Settings, stream: Stream, model: str, until: datetime, clock: Clock | None
 ) -> Iterator[tuple[_Subject, Learner | None, Iterator[_Piece], int, int]]:
     """While nobody else teaches this model: the subject, its weights (None where nothing is due), the pieces that are
     due and the rows [begin, last) of all of them together.
     """
     torch.set_num_threads(settings.threads)
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    subject = _Subject(settings=settings, stream=stream, model=model, now=now, warehouse=warehouse)
+    subject = _Subject(settings=settings, stream=stream, model=model, clock=clock, warehouse=warehouse)
     settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
     with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
         lineage, piece = None, None
@@ -249,7 +258,9 @@ def _publish(subject: _Subject, learner: Learner, report: LearnReport, piece: _P
     references = _references(subject, piece, str(learner.device))
     with subject.warehouse.writing() as con:
         append(con, "inference_references", subject.stream, [references])
+        _note(con, subject, "predicted", references["made_at"].to_list())
     report.predicted += len(references)
+    report.until = from_ms(piece.end * subject.stream.step_ms)
     piece.stored |= piece.memory.made
 
 
@@ -278,11 +289,13 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
         evicted = retain(con, settings, stream, model, saved, until)
         replace_scores(con, model, stream, scores)
         move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
+        _note(con, subject, "trained", steps["event_time"].unique().to_list())
     for file in evicted:
         remove(settings.checkpoints_path / file)
     subject.proven.update(piece.proof.rows(memory))
     subject.refused.update(np.flatnonzero(~memory.trusted) + memory.first_row)
 
+    report.until = from_ms(piece.end * stream.step_ms)
     report.closes += end - first
     report.predicted += len(references)
     report.settled += len(outcomes[0])
@@ -290,6 +303,11 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
     report.steps += len(piece.learned.steps)
     for part in LOSS_PARTS:
         report.loss_sums[part] += sum(step.loss[part] for step in piece.learned.steps)
+
+
+def _note(con: duckdb.DuckDBPyConnection, subject: _Subject, stage: Stage, closes: list[datetime]) -> None:
+    if subject.clock is not None:
+        note(con, subject.stream, subject.model, stage, closes, subject.clock())
 
 
 def cadence_of(settings: Settings) -> Cadence:
@@ -319,7 +337,7 @@ def _references(subject: _Subject, piece: _Piece, device: str) -> pl.DataFrame:
     at = np.flatnonzero(memory.made & ~piece.stored)
     rows = at + memory.first_row
     # The candle that a reference aims at closes one candle after it is made.
-    is_live = (rows + 2) * stream.step_ms > (to_ms(subject.now) if subject.now else math.inf)
+    is_live = (rows + 2) * stream.step_ms > (to_ms(subject.clock()) if subject.clock else math.inf)
     return reference_records(
         subject.model,
         stream,

@@ -238,6 +238,10 @@ class Settings(BaseSettings):
         return self.home / "landing"
 
     @property
+    def heartbeat_path(self) -> Path:
+        return self.home / "feed.json"
+
+    @property
     def tape_path(self) -> Path:
         return self.home / "tape"
 

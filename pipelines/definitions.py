@@ -6,17 +6,22 @@ from assets.candles import candles
 from assets.checks import CHECKS
 from assets.indicators import indicators
 from assets.learning import learning
+from assets.order_book import order_book
 from assets.pivots import pivots
 from pipelines.jobs import backfill, learn
+from pipelines.live import advance, train_on_pivot
 from resources.exchange import SourceResource
 from resources.progress import Progress
 from resources.scope import ScopeResource
 from resources.warehouse import WarehouseResource
+from sensors.candle_closed import candle_closed
+from sensors.pivot_confirmed import pivot_confirmed
 
 defs = dg.Definitions(
-    assets=[candles, indicators, pivots, learning],
+    assets=[candles, order_book, indicators, pivots, learning],
     asset_checks=CHECKS,
-    jobs=[backfill, learn],
+    jobs=[backfill, learn, advance, train_on_pivot],
+    sensors=[candle_closed, pivot_confirmed],
     resources={
         "warehouse": WarehouseResource(),
         "source": SourceResource(),

@@ -18,7 +18,7 @@ from resources.warehouse import WarehouseResource
 
 backfill = dg.define_asset_job(
     "backfill",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("order_book"),  # no venue tells the past of its book
     description="Candles to checkpoints over the months asked for. Running it again changes nothing.",
 )
 

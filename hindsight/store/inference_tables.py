@@ -1,5 +1,6 @@
 """References, outcomes and trend validations in DuckDB, and how far each model has come."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import duckdb
@@ -65,6 +66,25 @@ def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) ->
         {"model": model, **stream_key(stream)},
     ).fetchall()
     return found[0] if found else None
+
+
+def unlearned(con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], models: Iterable[str]) -> datetime | None:
+    """The newest close of these streams that pivots have seen and one of these models is not done with."""
+    found = con.execute(
+        """
+        select max(as_of)
+        from (
+          select venue, symbol, timeframe, max(as_of) as as_of
+          from pivot_states
+          where list_contains($streams, concat_ws(' ', venue, symbol, timeframe))
+          group by venue, symbol, timeframe)
+        cross join (select unnest($models) as model)
+        left join learned_until using (model, venue, symbol, timeframe)
+        where until is null or until < as_of
+        """,
+        {"streams": [str(stream) for stream in streams], "models": list(models)},
+    ).fetchall()
+    return found[0][0]
 
 
 def move_watermark(

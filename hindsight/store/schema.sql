@@ -211,3 +211,10 @@ create table if not exists scores (      -- prequential sums per UTC day of made
     day date not null, target varchar not null, predictor varchar not null,
     settled integer not null, correct integer, log_loss_sum double, regression_loss_sum double
 );
+
+create table if not exists timings (     -- how long after a close the live path had come how far; backfills leave none
+    venue varchar not null, symbol varchar not null, timeframe varchar not null, model varchar not null,
+    close_time timestamptz not null,
+    stage varchar not null check (stage in ('stored', 'predicted', 'trained')),
+    at timestamptz not null              -- by the venue's clock, as the transaction with the fact was about to end
+);

@@ -1,0 +1,79 @@
+"""What a live run reports: a materialisation of each asset that it moved, with how long after the close that was.
+
+A live run is one op over all streams and no step per asset: Dagster's bookkeeping of a step costs more than the work.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from assets.partitions import market_month, partition_key
+from hindsight.advance import Advanced
+from hindsight.ingest import Taken
+from hindsight.market.streams import Stream
+
+A_MOMENT = timedelta(microseconds=1)
+
+
+def confirmed(advanced: Advanced) -> Iterator[dg.AssetMaterialization]:
+    """`pivots` of each stream of which a level-2 pivot was confirmed: what wakes the sensor `pivot_confirmed`."""
+    for stream, taken in advanced.ingested.streams.items():
+        if taken.closed and taken.pivots[2]:
+            yield _materialised("pivots", stream, taken.closed, _levels(taken))
+
+
+def recorded(advanced: Advanced, now: datetime) -> Iterator[dg.AssetMaterialization]:
+    """The market's assets, beside the pivots that `confirmed` has told already."""
+    for stream, taken in advanced.ingested.streams.items():
+        if taken.closed:
+            late = (now - taken.closed).total_seconds()
+            counts = {"new": taken.candles, "revised": taken.revised, "refused": taken.refused}
+            yield _materialised("candles", stream, taken.closed, {**counts, "seconds_after_close": late})
+            yield _materialised("indicators", stream, taken.closed, {"computed": taken.indicators})
+            if any(taken.pivots.values()) and not taken.pivots[2]:
+                yield _materialised("pivots", stream, taken.closed, _levels(taken))
+    for (venue, symbol), seconds in advanced.ingested.books.items():
+        yield dg.AssetMaterialization(
+            "order_book", partition=market_month(venue, symbol, now), metadata={"mode": "live", "seconds": seconds}
+        )
+
+
+def learned(advanced: Advanced, now: datetime) -> Iterator[dg.AssetMaterialization]:
+    """The assets of prediction and learning that each lesson moved."""
+    for (stream, model), report in advanced.lessons.items():
+        if report.until is not None:
+            late = (now - report.until).total_seconds()
+            steps = {"steps": report.steps, "seconds_after_close": late, **report.losses}
+            for asset, count, figures in (
+                ("inference_references", report.predicted, {"made": report.predicted}),
+                ("outcomes", report.settled, {"settled": report.settled}),
+                ("trend_validations", report.graded, {"graded": report.graded}),
+                ("checkpoints", report.steps, steps),
+            ):
+                if count:
+                    yield _materialised(asset, stream, report.until, {"model": model, **figures})
+
+
+def raise_failures(advanced: Advanced) -> None:
+    """Raises dg.Failure where a lesson failed: the run is shown as failed, and everything else of it stands."""
+    if advanced.failures:
+        failed = {
+            f"{stream} {model}": f"{type(error).__name__}: {error}"
+            for (stream, model), error in advanced.failures.items()
+        }
+        raise dg.Failure(description="; ".join(f"{name}: {error}" for name, error in failed.items()), metadata=failed)
+
+
+def _levels(taken: Taken) -> dict[str, int]:
+    return {f"level_{level}": count for level, count in taken.pivots.items()}
+
+
+def _materialised(
+    asset: str, stream: Stream, closed: datetime, metadata: dict[str, float | int | str]
+) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset,
+        partition=partition_key(stream, closed - A_MOMENT),
+        metadata={"mode": "live", "stream": str(stream), "closed": dg.MetadataValue.timestamp(closed), **metadata},
+    )

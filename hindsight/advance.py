@@ -1,0 +1,80 @@
+"""Advance: the verb of the live path. What has landed is stored, predicted from, settled and learned, in event order.
+
+Every stream's newest reference stands before any model trains, so that no prediction waits for training. What is due
+follows from the tables: a call that was killed is finished by the next one, whoever makes it.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from hindsight.exchange.landing import Landing
+from hindsight.ingest import Ingested, ingest
+from hindsight.learn import LearnReport, learn, learn_live
+from hindsight.market.streams import Stream
+from hindsight.settings import Settings
+from hindsight.store.warehouse import Warehouse
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """How far a call has come: what was taken up, and the report of every lesson by stream and model."""
+
+    ingested: Ingested = field(default_factory=lambda: Ingested({}, {}, 0, []))
+    lessons: dict[tuple[Stream, str], LearnReport] = field(default_factory=dict)
+    failures: dict[tuple[Stream, str], Exception] = field(default_factory=dict)
+
+
+def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: bool) -> Iterator[Advanced]:
+    """Yields the same record twice: when the newest references stand, and when everything is done.
+
+    The failure of one lesson stops no other one; it stands in `failures`. With `leave_pivots`, what a level-2 pivot
+    has just confirmed is left to the run that this pivot starts. `clock` shows the venue's time.
+    """
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    landing = Landing(settings.landing_path)
+    advanced = Advanced(ingest(warehouse, landing, clock, max_gap=settings.max_gap))
+    with ExitStack() as stack:
+        lessons = {
+            (stream, model): stack.enter_context(
+                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots))
+            )
+            for stream in settings.streams
+            for model in settings.models
+        }
+        _step(advanced, lessons)
+        yield advanced
+        _step(advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
+    yield advanced
+
+
+def learn_from_pivots(
+    settings: Settings, pivots: Iterable[tuple[Stream, datetime]], clock: Callable[[], datetime]
+) -> Advanced:
+    """Takes every model to the closes at which these level-2 pivots were confirmed; again, it changes nothing."""
+    advanced = Advanced()
+    for stream, close in pivots:
+        for model in settings.models:
+            try:
+                advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock)
+            except Exception as error:
+                logger.exception("%s, %s", stream, model)
+                advanced.failures[stream, model] = error
+    return advanced
+
+
+def _step(advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]]) -> None:
+    """Takes each lesson to its next part; one with nothing to do leaves no report."""
+    for key, lesson in lessons.items():
+        try:
+            for report in lesson:
+                advanced.lessons[key] = report
+                break
+        except Exception as error:
+            logger.exception("%s, %s", *key)
+            advanced.failures[key] = error
+            advanced.lessons.pop(key, None)

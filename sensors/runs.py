@@ -1,0 +1,36 @@
+"""What a sensor asks of the runs of its job: is one in flight, and did the last ones fail?"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+IN_FLIGHT = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+LONGEST_BACKOFF_SECONDS = 60
+LOOKED_AT = 8  # runs back
+
+
+def reason_to_wait(instance: dg.DagsterInstance, job: str, now: datetime) -> str | None:
+    """Why no run of `job` should be started now; None where nothing speaks against it.
+
+    At most one run of a kind is in flight, and after n failures in a row the next run waits 2^n seconds.
+    """
+    records = instance.get_run_records(dg.RunsFilter(job_name=job), limit=LOOKED_AT)
+    if records and records[0].dagster_run.status in IN_FLIGHT:
+        return f"run {records[0].dagster_run.run_id[:8]} is in flight"
+    failures = 0
+    for record in records:
+        if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
+            break
+        failures += 1
+    if not failures:
+        return None
+    ended = datetime.fromtimestamp(records[0].end_time or now.timestamp(), UTC)
+    left = min(2**failures, LONGEST_BACKOFF_SECONDS) - (now - ended).total_seconds()
+    run = records[0].dagster_run.run_id[:8]
+    return f"{failures} runs in a row failed, the last one {run}: waiting {left:.0f} s more" if left > 0 else None
