@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,6 +91,16 @@ class Landing:
         """The open time of the last candle ever landed for a stream; None where there is none."""
         self._catch_up()
         return self._newest.get(stream)
+
+    def backwards(self, kind: Kind) -> Iterator[Segment]:
+        """Segments of a kind that are still files of their own, landed or archived, the newest first."""
+        folders = (self.folder, *sorted(self._days(), reverse=True))
+        loose = [path for folder in folders for path in _named(folder) if path.name.endswith(f"-{kind}.jsonl")]
+        for path in sorted(loose, key=_key, reverse=True):
+            try:
+                yield self.read(path)
+            except SegmentUnreadable as error:  # moved on meanwhile, or damaged
+                logger.warning("left out while reading backwards: %s", error)
 
     def _catch_up(self) -> None:
         """Once: what the last process to write here has left, from its cursor and the segments written since."""

@@ -1,0 +1,133 @@
+"""The order books of one symbol, from one venue or several, into one row a second."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+from hindsight.exchange.feed.clock import VenueClock
+from hindsight.exchange.feed.connection import LEVELS, Connection
+from hindsight.exchange.feed.outbox import Outbox
+from hindsight.exchange.feed.part import Part
+from hindsight.market.book_seconds import BookSeconds, BookSource
+from hindsight.market.buckets import SIDE, bucket_size, quote_of, usd_per
+from hindsight.market.streams import Stream
+
+UNDER_WAY_MS = 300  # for books that were sent in a second and have not come at its end
+REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
+SNAPSHOT_SECONDS, LEAST_SNAPSHOT_SECONDS = 3600.0, 60.0  # a book is known less and less far as the price moves
+
+
+class SymbolBooks:
+    """Gathers the books of `symbol` for the rows of `venue`; `clock` is that venue's."""
+
+    def __init__(self, symbol: str, venue: str, clock: VenueClock, outbox: Outbox, sizes: Mapping[str, float]) -> None:
+        self.symbol, self.venue, self.clock, self.outbox, self.sizes = symbol, venue, clock, outbox, sizes
+        self.sources: dict[str, BookSource] = {}
+        self.unreached = 0  # rows in a row that a book did not reach the far buckets of
+        self._seconds: BookSeconds | None = None
+        self._newest: dict[str, int] = {}
+        self._given_ms = 0
+
+    def add_source(self, name: str, symbol: str, age_seconds: float) -> None:
+        """Makes a venue known whose books count. Raises SettingRefused for one with an unknown quote currency."""
+        usd = usd_per(quote_of(symbol))
+        self.sources[name] = BookSource(name=name, age_limit_ms=int(age_seconds * 1000), quote_to_usd=usd)
+        self._seconds = None  # made anew with the next book, of every venue known by then
+
+    def take(self, name: str, event_ms: int, book: Any, *, is_fresh: bool, now_ms: int) -> str | None:
+        """Takes in a venue's book; the reason where it is refused."""
+        bids, asks = book["bids"], book["asks"]
+        if not bids or not asks:
+            return "empty"
+        middle = (bids[0][0] + asks[0][0]) / 2
+        size = bucket_size(self.symbol, middle, self.sizes) if self._seconds is None else self._seconds.bucket_size
+        if self._seconds is None:
+            self._seconds = BookSeconds(
+                symbol=self.symbol,
+                venue=self.venue,
+                bucket_size=size,
+                sources=self.sources.values(),
+                quote_to_usd=usd_per(quote_of(self.symbol)),
+            )
+        if not is_fresh:  # then all of it is read, to see how deep it is known
+            reach = REACH_BUCKETS * size
+            bids, asks = _down_to(bids, middle - reach), _up_to(asks, middle + reach)
+        reason = self._seconds.add(name, event_ms, bids, asks, is_fresh=is_fresh, now_ms=now_ms)
+        if reason is None:
+            self._newest[name] = event_ms
+            self._give(min(self._newest.values()))
+        return reason
+
+    def give(self) -> None:
+        """Lands the seconds that have ended, whether or not every venue has said something since."""
+        self._give(self.clock.now_ms() - UNDER_WAY_MS)
+
+    def _give(self, until_ms: int) -> None:
+        if self._seconds is None or until_ms // 1000 <= self._given_ms // 1000:
+            return
+        self._given_ms = until_ms
+        rows = self._seconds.rows(until_ms)
+        for row in rows:
+            self.unreached = self.unreached + 1 if None in row.amounts else 0
+        self.outbox.add("order_book", [row.landed() for row in rows])
+
+
+class VenueBook:
+    """One venue's order book of one symbol, on its way into SymbolBooks. `symbol` is the venue's own."""
+
+    def __init__(self, books: SymbolBooks, connection: Connection, symbol: str, part: Part) -> None:
+        self.books, self.connection, self.symbol, self.part = books, connection, symbol, part
+        self._is_fresh = True
+        self._fresh_at = 0.0
+
+    def take(self, book: Any) -> None:
+        """Takes in the book as it stands after a message."""
+        exchange, part, now = self.connection.exchange, self.part, self.part.times.monotonic()
+        part.heard()
+        if self.symbol in exchange.fresh_books:
+            exchange.fresh_books.discard(self.symbol)
+            self._is_fresh = True
+        if self._is_fresh:
+            book.limit()
+            self._fresh_at = now
+        event_ms = book["timestamp"]
+        if type(event_ms) is not int:
+            event_ms = self.connection.clock.now_ms()  # the venue does not say
+        reason = self.books.take(
+            self.connection.name, event_ms, book, is_fresh=self._is_fresh, now_ms=self.connection.clock.now_ms()
+        )
+        if reason is None:
+            self._is_fresh = False
+        else:
+            part.refuse(reason, f"best bid {book['bids'][:1]}, best ask {book['asks'][:1]} at {event_ms}")
+        age = now - self._fresh_at
+        if age > SNAPSHOT_SECONDS or (age > LEAST_SNAPSHOT_SECONDS and self.books.unreached > 10):
+            self._fresh_at = now
+            exchange.take_snapshot(self.symbol)
+
+    async def watch(self) -> None:
+        """Hears the socket until it brings something, or is lost."""
+        book = await self.connection.exchange.watch_order_book(self.symbol, LEVELS)
+        if not self.connection.is_binance:
+            self.take(book)
+
+    def lose(self) -> None:
+        """The socket is gone; the next book is a new one."""
+        self._is_fresh = True
+
+
+def book_symbol(stream: Stream, connection: Connection) -> str | None:
+    """The venue's market for a stream's symbol: the same, else the same against another dollar; None if it has none."""
+    base, quote = stream.symbol.split(":")[0].split("/")
+    names = [f"{base}/{each}" for each in (quote, "USD", "USDC", "USDT")]
+    return next((name for name in names if name in connection.exchange.markets), None)
+
+
+def _down_to(bids: list[list[float]], price: float) -> list[list[float]]:
+    index = getattr(bids, "_index", None)  # ccxt's, negative prices
+    return bids[: bisect_right(index, -price)] or bids[:1] if index is not None else bids
+
+
+def _up_to(asks: list[list[float]], price: float) -> list[list[float]]:
+    index = getattr(asks, "_index", None)
+    return asks[: bisect_right(index, price)] or asks[:1] if index is not None else asks

@@ -1,0 +1,179 @@
+"""The candles of one stream: heard over a socket, mended over REST, landed in order once they have closed."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from hindsight.errors import MessageRefused, VenueUnavailable
+from hindsight.exchange.feed.connection import PAGE, Connection
+from hindsight.exchange.feed.messages import HeardCandle
+from hindsight.exchange.feed.outbox import Outbox
+from hindsight.exchange.feed.part import Part
+from hindsight.exchange.feed.sequence import CandleSequence, Want
+from hindsight.exchange.feed.trade_ids import TradeIds
+from hindsight.exchange.segments import Row
+from hindsight.market.streams import Stream, Window, from_ms
+
+logger = logging.getLogger(__name__)
+POLL_SECONDS = 0.1
+LONGEST_WAIT = 5.0  # seconds between two questions of which the first brought nothing
+LOOK_BACK_MS, LOOK_BACK_CANDLES = 300_000, 900  # how far back corrections are looked for after a lost connection
+LOOK_AGAIN_SECONDS = 30.0  # where the venue does not say what is final, its REST is believed afterwards
+PROOF_PAGES = 50
+Reader = Callable[[Any, int, int], HeardCandle]
+
+
+class StreamCandles:
+    """Brings one stream's candles from `connection` to `outbox`. `read` makes a candle of what the socket brings."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        connection: Connection,
+        outbox: Outbox,
+        part: Part,
+        ids: TradeIds,
+        read: Reader,
+        grace_ms: int,
+    ) -> None:
+        self.stream, self.connection, self.outbox, self.part = stream, connection, outbox, part
+        self.ids, self.read = ids, read
+        self.sequence = CandleSequence(stream, grace_ms=grace_ms, is_quiet=ids.is_quiet)
+        self._is_looking_back = False
+        self._look_again_at: float | None = None
+
+    def begin(self, position_ms: int | None, known: list[Row], first_candles: int) -> None:
+        """Goes on after `position_ms`; a stream met for the first time begins `first_candles` before now."""
+        step_ms = self.stream.step_ms
+        if position_ms is None:
+            now_ms = self.connection.clock.now_ms()
+            position_ms = now_ms - now_ms % step_ms - (first_candles + 1) * step_ms
+        self._land(self.sequence.begin(position_ms, known))
+        self._is_looking_back = True
+
+    def take(self, message: Any) -> None:
+        """Takes in what the socket brought."""
+        clock, step_ms = self.connection.clock, self.stream.step_ms
+        self.part.heard()
+        now_ms = clock.now_ms()
+        try:
+            heard = self.read(message, step_ms, now_ms)
+        except MessageRefused as refused:
+            self.part.refuse(str(refused), message)
+            return
+        opened = heard.open_time_ms
+        clock.saw(opened)
+        if heard.trade_ids is not None:
+            self.ids.saw(*heard.trade_ids, opened, opened + step_ms - 1)
+        self._land(self.sequence.hear(heard, now_ms))
+
+    def look_again(self) -> None:
+        """Lands what has become certain by other parts' trade ids."""
+        self._land(self.sequence.again())
+
+    async def watch(self) -> None:
+        """Hears the socket until it brings something, or is lost."""
+        rows = await self.connection.exchange.watch_ohlcv(self.stream.symbol, self.stream.timeframe)
+        for row in rows:  # only where messages do not come to `take` by themselves
+            self.take(row)
+
+    def lose(self) -> None:
+        """The socket is gone."""
+        self.sequence.disconnect()
+        self._is_looking_back = True
+
+    async def mend(self) -> None:
+        """Asks REST for what the socket did not bring, for ever."""
+        failures, in_vain = 0, 0
+        want, before = self._want(), None
+        while True:
+            if want is None:
+                await asyncio.sleep(POLL_SECONDS)
+                want, before = self._want(), None
+                if want == "hole":
+                    # Messages that come in another order than they were sent come soon after each other.
+                    await asyncio.sleep(POLL_SECONDS)
+                    want = self._want()
+                in_vain = 0 if want is None else in_vain
+                continue
+            before = self.sequence.position_ms
+            try:
+                is_more = await self._ask(want)
+            except VenueUnavailable as error:
+                level = logging.WARNING if failures == 0 else logging.DEBUG
+                logger.log(level, "%s: cannot be mended from %s: %s", self.part.name, self._window(), error)
+                await asyncio.sleep(self.part.times.backoff(failures))
+                failures += 1
+                want = self._want()
+                continue
+            failures = 0
+            in_vain = 0 if self.sequence.position_ms != before else in_vain + 1
+            if not is_more and in_vain:
+                await asyncio.sleep(min(LONGEST_WAIT, POLL_SECONDS * 2**in_vain))
+            want = "hole" if is_more else self._want()
+            if want is None and self.part.state == "filling":
+                self.part.enter("connected" if self.part.is_heard else "down")
+
+    async def _ask(self, want: Want) -> bool:
+        """Puts one question to REST; whether there is more where the answer came from."""
+        if want != "clock":
+            self.part.enter("filling")
+        if want == "proof":
+            await self._prove(*self.sequence.hole)
+            return False
+        clock, since_ms = self.connection.clock, self.sequence.next_ms
+        is_looking_back = self._is_looking_back
+        if is_looking_back:
+            step_ms = self.stream.step_ms
+            since_ms -= min(LOOK_BACK_CANDLES, max(5, LOOK_BACK_MS // step_ms)) * step_ms
+        asked_ms, reached_ms, before = clock.now_ms(), clock.reached_ms(), self.sequence.filled
+        candles = await self.connection.candles(self.stream, since_ms, self.part.refuse)
+        if is_looking_back:
+            self._is_looking_back, self._look_again_at = False, None
+        if candles:
+            clock.saw(candles[-1].open_time_ms)
+        window = self._window()
+        rows = self.sequence.answer(
+            candles, since_ms, asked_ms=asked_ms, reached_ms=reached_ms, now_ms=clock.now_ms(), want=want
+        )
+        if self.sequence.filled > before:
+            logger.info("%s: %d candles filled in from %s", self.part.name, self.sequence.filled - before, window)
+        self._land(rows)
+        return len(candles) >= PAGE
+
+    async def _prove(self, start_ms: int, end_ms: int) -> None:
+        """Looks through the trades of a hole: seconds without one were quiet, the others are missing."""
+        since_ms = start_ms - self.stream.step_ms
+        for _ in range(PROOF_PAGES):
+            found = await self.connection.trade_ids(self.stream.symbol, since_ms)
+            for first, last, time_ms in found:
+                self.ids.saw(first, last, time_ms, time_ms)
+            if len(found) < PAGE or found[-1][2] >= end_ms:
+                break
+            since_ms = max(found[-1][2], since_ms + 1)
+        self._land(self.sequence.proven(end_ms))
+
+    def _want(self) -> Want | None:
+        clock, now = self.connection.clock, self.part.times.monotonic()
+        if self._look_again_at is not None and now > self._look_again_at:
+            self._is_looking_back = True
+        if self._is_looking_back and (self.part.is_heard or self.sequence.filled == 0):
+            return "hole"
+        return self.sequence.wants(clock.now_ms(), clock.reached_ms())
+
+    def _land(self, rows: list[Row]) -> None:
+        part, sequence = self.part, self.sequence
+        if sequence.missing > part.missing:
+            logger.warning(
+                "%s: %d candles are missing before %s", part.name, sequence.missing - part.missing, self._window()
+            )
+        part.filled, part.corrections, part.missing = sequence.filled, sequence.corrections, sequence.missing
+        if rows:
+            self.outbox.add("candles", rows)
+            if self._look_again_at is None and any(row["closed_by"] == "next" for row in rows):
+                self._look_again_at = part.times.monotonic() + LOOK_AGAIN_SECONDS
+
+    def _window(self) -> Window:
+        start, end = self.sequence.hole
+        return Window(start=from_ms(start), end=from_ms(end))

@@ -1,0 +1,45 @@
+"""The venue's time: what its clock shows, and how far its market has certainly come.
+
+Two different things. `now_ms` follows what the venue says when asked, which may be off by seconds. `reached_ms` never
+runs ahead of the market itself: it goes on from instants that the market proved, such as the open time of a candle
+that exists. A candle is closed for certain once the market has reached its close, whatever any clock shows.
+"""
+
+from collections.abc import Callable
+
+FORGET_SECONDS = 1800  # drift of an ordinary quartz in that time: well below 0.1 s
+
+
+class VenueClock:
+    """One venue's clock, `speed` times as fast as `monotonic`, which counts seconds and also counts while asleep."""
+
+    def __init__(self, monotonic: Callable[[], float], speed: float = 1.0) -> None:
+        self.monotonic, self.speed = monotonic, speed
+        self.is_synced = False
+        self._zero_ms = 0.0  # what the venue's clock showed when monotonic was 0
+        # What the market proved, as the instant at which monotonic was 0: in this span of time, and in the one before.
+        self._proven, self._proven_before, self._span = 0.0, 0.0, 0.0
+
+    def sync(self, venue_ms: float, asked_at: float, answered_at: float) -> None:
+        """Takes the venue's answer to what time it is, asked and answered at these instants of `monotonic`."""
+        self._zero_ms = venue_ms - (asked_at + answered_at) / 2 * self.speed * 1000  # half the way there, half back
+        self.is_synced = True
+
+    def now_ms(self) -> int:
+        """What the venue's clock shows."""
+        return int(self._zero_ms + self.monotonic() * self.speed * 1000)
+
+    def saw(self, venue_ms: int) -> None:
+        """The market had come to `venue_ms` when this was called, or before: a candle that opened then exists."""
+        now = self.monotonic()
+        if now - self._span > FORGET_SECONDS:  # so that a slow drift between two clocks cannot add up
+            is_next = now - self._span <= 2 * FORGET_SECONDS
+            self._proven_before, self._proven, self._span = (self._proven if is_next else 0.0), 0.0, now
+        self._proven = max(self._proven, venue_ms - now * self.speed * 1000)
+
+    def reached_ms(self) -> int:
+        """The market has come at least this far; 0 where nothing is known."""
+        now = self.monotonic()
+        proven = self._proven if now - self._span <= FORGET_SECONDS else 0.0
+        proven = max(proven, self._proven_before if now - self._span <= FORGET_SECONDS else self._proven)
+        return int(proven + now * self.speed * 1000) if proven else 0

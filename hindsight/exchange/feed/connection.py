@@ -1,0 +1,203 @@
+"""One venue as the feed reaches it: sockets and REST of one ccxt client, the venue's clock, and its wish to be left."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import ccxt
+import ccxt.pro
+
+from hindsight.errors import MessageRefused, SettingRefused, VenueUnavailable
+from hindsight.exchange.ccxt_urls import binance_urls
+from hindsight.exchange.feed import messages
+from hindsight.exchange.feed.binance import ListeningBinance
+from hindsight.exchange.feed.clock import VenueClock
+from hindsight.exchange.feed.listening import Listening
+from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
+from hindsight.exchange.feed.part import Part, Times
+from hindsight.market.streams import Stream
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+PAGE = 1000  # candles or trades in an answer
+LEVELS = 5000  # of an order book, on each side: as many as Binance shows
+REST_TIMEOUT_MS = 10_000
+LONGEST_ROUND_TRIP = 1.0  # seconds; a slower answer says too little about the time
+CLOSING_SECONDS = 3.0
+# What ccxt's venues call the things that they are subscribed to.
+WORDS = {"candles": ("ohlcv", "kline", "candle"), "trades": ("trade",), "order_book": ("book", "depth")}
+
+
+class Connection:
+    """A venue named `name` in streams, reached through ccxt's `ccxt_id`, at `url` if that is not empty."""
+
+    def __init__(self, name: str, ccxt_id: str, url: str, *, times: Times, speed: float, silent_seconds: float) -> None:
+        base = getattr(ccxt.pro, ccxt_id, None)
+        if base is None:
+            raise SettingRefused(
+                f"ccxt.pro has no streams of {ccxt_id!r}: choose a venue of {', '.join(ccxt.pro.exchanges)}"
+            )
+        is_binance = issubclass(base, ccxt.pro.binance)
+        if url and not is_binance:
+            raise SettingRefused(f"only Binance can be reached at another address, found {ccxt_id} at {url}")
+        config: dict[str, Any] = {
+            "enableRateLimit": True,
+            "timeout": REST_TIMEOUT_MS,
+            "streaming": {"keepAlive": int(silent_seconds * 1000)},
+        }
+        config |= binance_urls(url) if url else {"options": {"fetchMarkets": {"types": ["spot"]}} if is_binance else {}}
+        # What ccxt keeps of what it heard: read at once, so next to nothing is needed.
+        config["options"] = {**config["options"], "OHLCVLimit": 50, "tradesLimit": PAGE, "watchOrderBookLimit": LEVELS}
+        hook = ListeningBinance if is_binance else Listening
+        self.exchange: Any = type(f"{hook.__name__}To{ccxt_id}", (hook, base), {})(config)
+        self.clock = VenueClock(times.monotonic, speed)
+        self.exchange.setup_ears(self.clock.now_ms, self._stay_away, self._refuse)
+        self.name, self.times, self.is_binance = name, times, is_binance
+        self.parts: dict[Part, tuple[str, str]] = {}  # kind and symbol of each
+        self._away_until = 0.0
+
+    def add_part(self, part: Part, kind: str, symbol: str) -> None:
+        """Makes a part known, so that messages that say nothing of themselves are counted somewhere."""
+        self.parts[part] = (kind, symbol)
+
+    async def open(self) -> None:
+        """Loads the venue's markets and reads its clock. Raises VenueUnavailable."""
+        await self.ask(self.exchange.load_markets)
+        await self.sync_clock()
+
+    def check(self, streams: Iterable[Stream]) -> None:
+        """Raises SettingRefused for a symbol that the venue does not have."""
+        for stream in streams:
+            if stream.symbol not in self.exchange.markets:
+                raise SettingRefused(f"setting symbols: {self.name} has no market {stream.symbol}")
+
+    def listen(self, kind: str, symbol: str, ear: Callable[[Any], None], timeframe: str | None = None) -> None:
+        """Has every message of that kind brought to `ear`."""
+        market_id = self.exchange.market(symbol)["id"]
+        self.exchange.symbols_by_id[market_id] = symbol
+        interval = None if timeframe is None else self.exchange.timeframes[timeframe]
+        self.exchange.ears[(kind, market_id) if interval is None else (kind, market_id, interval)] = ear
+
+    async def ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """REST's answer, asked for once the venue can stand it. Raises VenueUnavailable."""
+        while (seconds := self._away_until - self.times.monotonic()) > 0:
+            await asyncio.sleep(seconds)
+        try:
+            return await call()
+        except ccxt.BaseError as error:
+            raise VenueUnavailable(f"{self.name} did not answer: {type(error).__name__}: {str(error)[:300]}") from error
+
+    async def sync_clock(self) -> None:
+        """Reads the venue's clock, or this machine's where the venue shows none. Raises VenueUnavailable."""
+        if not self.exchange.has["fetchTime"]:
+            now = self.times.monotonic()
+            self.clock.sync(self.times.local_ms(), now, now)
+            return
+        asked_at = self.times.monotonic()
+        venue_ms = await self.ask(self.exchange.fetch_time)
+        answered_at = self.times.monotonic()
+        if type(venue_ms) is int and (answered_at - asked_at < LONGEST_ROUND_TRIP or not self.clock.is_synced):
+            self.clock.sync(venue_ms, asked_at, answered_at)
+
+    async def candles(self, stream: Stream, since_ms: int, refuse: Callable[[str, object], None]) -> list[HeardCandle]:
+        """Candles that open at or after `since_ms`, in order, the forming one last. Raises VenueUnavailable."""
+        ask = self.exchange.fetch_ohlcv
+        rows = await self.ask(lambda: ask(stream.symbol, stream.timeframe, since=since_ms, limit=PAGE))
+        found: dict[int, HeardCandle] = {}
+        for row in rows:
+            try:
+                candle = read_row(row, stream.step_ms, self.clock.now_ms())
+                if candle.open_time_ms >= since_ms:
+                    found[candle.open_time_ms] = candle
+            except MessageRefused as refused:
+                refuse(str(refused), row)
+        return [found[opened] for opened in sorted(found)]
+
+    async def last_trades(self, symbol: str, refuse: Callable[[str, object], None]) -> list[HeardTrade]:
+        """The newest trades, with the ids that the socket gives them. Raises VenueUnavailable."""
+        own_ids = {"fetchTradesMethod": "publicGetTrades"} if self.is_binance else {}
+        rows = await self.ask(lambda: self.exchange.fetch_trades(symbol, limit=PAGE, params=own_ids))
+        found: list[HeardTrade] = []
+        for row in rows:
+            try:
+                found.append(read_trade_row(row, self.clock.now_ms()))
+            except MessageRefused as refused:
+                refuse(str(refused), row)
+        return found
+
+    async def trade_ids(self, symbol: str, since_ms: int) -> list[tuple[int, int, int]]:
+        """First id, last id and time of the trades from `since_ms` on, one page of them. Raises VenueUnavailable."""
+        rows = await self.ask(lambda: self.exchange.fetch_trades(symbol, since=since_ms, limit=PAGE))
+        found = []
+        for row in rows:
+            told = row["info"] if isinstance(row.get("info"), dict) else {}
+            first, last = (told.get("f", row["id"]), told.get("l", row["id"])) if self.is_binance else (row["id"],) * 2
+            if str(first).isdigit() and str(last).isdigit() and type(row["timestamp"]) is int:
+                found.append((int(first), int(last), row["timestamp"]))
+        return sorted(found, key=lambda ids: ids[2])
+
+    def restart(self, part: Part) -> None:
+        """Ends the sockets that bring a part's messages: whoever watches them hears of it and connects anew."""
+        kind, symbol = self.parts[part]
+        names = (symbol.lower(), str(self.exchange.market(symbol)["id"]).lower())
+        clients = [client for client in self.exchange.clients.values() if client.isConnected]
+        bring = []
+        for client in clients:
+            keys = [str(key).lower() for key in client.subscriptions]
+            if any(word in key and any(name in key for name in names) for key in keys for word in WORDS[kind]):
+                bring.append(client)
+        self._end(bring or clients)
+
+    def restart_all(self) -> None:
+        """Ends every socket."""
+        self._end(list(self.exchange.clients.values()))
+
+    async def close(self) -> None:
+        """Ends every socket, politely where the other side still answers."""
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self.exchange.close()
+        except TimeoutError:
+            logger.warning("%s: did not close its connections within %d s", self.name, CLOSING_SECONDS)
+        # A session that could not be closed politely still has to let go of its sockets.
+        await self.exchange.close_connector()
+
+    def _end(self, clients: list[Any]) -> None:
+        for client in clients:
+            client.on_error(ccxt.NetworkError(f"{self.name}: ended from here"))
+
+    def _stay_away(self, seconds: float, status: int, address: str) -> None:
+        until = self.times.monotonic() + seconds
+        if until > self._away_until + 1:
+            logger.warning(
+                "%s: answered %d to %s; nothing is asked for the %g seconds that it wants",
+                self.name,
+                status,
+                address.partition("?")[0],
+                seconds,
+            )
+        self._away_until = max(self._away_until, until)
+
+    def _refuse(self, subscriptions: list[str], reason: str, message: object) -> None:
+        """Counts a message that does not say whose it is: with the first part that the connection brings."""
+        keys = " ".join(map(str, subscriptions)).lower()
+        for part, (kind, symbol) in self.parts.items():
+            if symbol.lower() in keys and any(word in keys for word in WORDS[kind]):
+                part.refuse(reason, message)
+                return
+        next(iter(self.parts)).refuse(reason, message)
+
+
+def read_row(row: Any, step_ms: int, now_ms: int) -> HeardCandle:
+    """The candle in one of ccxt's rows. Raises MessageRefused."""
+    if not isinstance(row, list | tuple) or len(row) < 6:
+        raise MessageRefused("no row of six")
+    return messages.candle(row[0], (row[1], row[2], row[3], row[4], row[5]), step_ms=step_ms, now_ms=now_ms)
+
+
+def read_trade_row(row: Any, now_ms: int) -> HeardTrade:
+    """The trade in one of ccxt's. Raises MessageRefused."""
+    return messages.trade(
+        row.get("id"), row.get("timestamp"), row.get("price"), row.get("amount"), row.get("side"), now_ms=now_ms
+    )

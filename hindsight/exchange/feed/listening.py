@@ -1,0 +1,92 @@
+"""What stands in front of every venue of ccxt.pro: no message can end a connection, and a venue's wish is heeded.
+
+In ccxt 4.5.90 a message that is no JSON, or that a venue's own code stumbles over, ends the loop that reads the socket,
+and the connection stays open without saying a word. Here such a message is refused, and the next one is read.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from hindsight.errors import MessageRefused
+
+logger = logging.getLogger(__name__)
+Ear = Callable[[Any], None]
+# Where a venue says that it was asked too much, but not how long to stay away.
+USUAL_AWAY = {429: 10.0, 418: 120.0}
+
+
+class Listening:
+    """To be mixed in before a class of ccxt.pro; `setup_ears` comes right after making it."""
+
+    ears: dict[tuple[str, ...], Ear]
+    symbols_by_id: dict[str, str]
+    fresh_books: set[str]  # symbols whose book has just begun anew from a snapshot
+    now_ms: Callable[[], int]
+    stay_away: Callable[[float, int, str], None]
+    refuse: Callable[[list[str], str, object], None]
+    clients: dict[str, Any]
+    orderbooks: dict[str, Any]
+
+    def setup_ears(
+        self,
+        now_ms: Callable[[], int],
+        stay_away: Callable[[float, int, str], None],
+        refuse: Callable[[list[str], str, object], None],
+    ) -> None:
+        """`stay_away(seconds, status, address)` and `refuse(subscriptions, reason, message)` are told what happens."""
+        self.ears, self.symbols_by_id, self.fresh_books = {}, {}, set()
+        self.now_ms, self.stay_away, self.refuse = now_ms, stay_away, refuse
+
+    def ear(self, kind: str, market_id: Any, timeframe: Any = None) -> Ear:
+        """Whoever listens to such messages. Raises MessageRefused where nobody does."""
+        key = (kind, market_id) if timeframe is None else (kind, market_id, timeframe)
+        try:
+            return self.ears[key]
+        except (KeyError, TypeError):
+            raise MessageRefused(f"nobody asked for {' '.join(map(str, key[1:]))}") from None
+
+    def client(self, url: str) -> Any:
+        client = super().client(url)  # pyright: ignore[reportAttributeAccessIssue]
+        if "handle_text_or_binary_message" not in vars(client):
+            read = client.handle_text_or_binary_message
+
+            def read_or_refuse(data: Any) -> None:
+                try:
+                    read(data)
+                except MessageRefused as refused:
+                    self.refuse(list(client.subscriptions), str(refused), data)
+                except json.JSONDecodeError:  # orjson's error is one, too
+                    self.refuse(list(client.subscriptions), "no JSON", data)
+                except Exception as error:  # whatever ccxt stumbles over
+                    logger.debug("ccxt stumbled", exc_info=True)
+                    self.refuse(list(client.subscriptions), f"{type(error).__name__} in ccxt", data)
+
+            client.handle_text_or_binary_message = read_or_refuse
+        return client
+
+    def on_rest_response(
+        self, code: int, reason: str, url: str, method: str, response_headers: Any, response_body: str, *rest: Any
+    ) -> str:
+        if code in USUAL_AWAY:
+            asked = next((value for name, value in response_headers.items() if name.lower() == "retry-after"), "")
+            self.stay_away(float(asked) if asked.isdigit() else USUAL_AWAY[code], code, url)
+        return super().on_rest_response(  # pyright: ignore[reportAttributeAccessIssue]
+            code, reason, url, method, response_headers, response_body, *rest
+        )
+
+    # Of the class of ccxt.pro that stands behind.
+    def handle_message(self, client: Any, message: Any) -> None:
+        super().handle_message(client, message)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def handle_order_book(self, client: Any, message: Any) -> None:
+        super().handle_order_book(client, message)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def handle_order_book_subscription(self, client: Any, message: Any, subscription: Any) -> None:
+        super().handle_order_book_subscription(  # pyright: ignore[reportAttributeAccessIssue]
+            client, message, subscription
+        )
+
+    def take_snapshot(self, symbol: str) -> None:
+        """Begins an order book anew from a snapshot, where that is possible without a new connection."""

@@ -1,0 +1,65 @@
+"""Archived segments of a past hour, packed into one file: a 1s feed would leave 100,000 of them a day.
+
+`archive/2024-06-01/13.jsonl.gz` holds whole segments one after the other, each behind a line that says its name.
+"""
+
+import gzip
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hindsight.exchange.landing import NAME, Landing, replace
+
+HOUR_MS = 3_600_000
+BREATH_SEGMENTS = 50  # after so many the reader makes room for whoever else runs in this process
+
+
+def pack(landing: Landing, before_ms: int) -> list[Path]:
+    """Packs every whole hour that ended before `before_ms`; the packs that were written. Twice is once.
+
+    Raises HomeUnwritable on a full disk, leaving everything as it was.
+    """
+    written = []
+    for day in sorted(landing.archived.glob("????-??-??")):
+        hours: dict[int, list[Path]] = {}
+        for path in sorted(day.iterdir()):
+            if found := NAME.fullmatch(path.name):
+                hours.setdefault(int(found[1]) // HOUR_MS, []).append(path)
+        for hour, paths in hours.items():
+            if (hour + 1) * HOUR_MS <= before_ms:
+                written.append(_pack_hour(day / f"{datetime.fromtimestamp(hour * 3600, UTC):%H}.jsonl.gz", paths))
+    return written
+
+
+def names(pack: Path) -> list[str]:
+    """The names of the segments in a pack, in the order packed."""
+    return list(unpack(pack))
+
+
+def unpack(pack: Path) -> dict[str, bytes]:
+    """The segments of a pack, by name."""
+    segments: dict[str, bytes] = {}
+    name = ""
+    with gzip.open(pack, "rb") as lines:
+        for line in lines:
+            if line.startswith(b'{"segment":'):
+                name = json.loads(line)["segment"]
+                segments[name] = b""
+            else:
+                segments[name] += line
+    return segments
+
+
+def _pack_hour(pack: Path, paths: list[Path]) -> Path:
+    # A process killed between writing and removing left both; a segment may also have been taken up late.
+    kept = unpack(pack) if pack.exists() else {}
+    for count, path in enumerate(paths):
+        kept.setdefault(path.name, path.read_bytes())
+        if count % BREATH_SEGMENTS == 0:
+            time.sleep(0.001)
+    body = b"".join(json.dumps({"segment": name}).encode() + b"\n" + kept[name] for name in sorted(kept))
+    replace(pack, gzip.compress(body, compresslevel=5, mtime=0))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return pack
