@@ -107,6 +107,21 @@ def up(port: Annotated[int, typer.Option(help="port of the UI")] = 3000) -> None
 
 
 @app.command()
+def feed() -> None:
+    """Hear the market live and land what it says below HINDSIGHT_HOME, until stopped; `hindsight up` starts it.
+
+    It never opens the tables, so nothing that reads or fills them can make it lose a message. How each of its parts
+    fares stands in feed.json.
+
+      HINDSIGHT_SOURCE=ccxt:binance hindsight feed
+    """
+    from hindsight.exchange.feed.command import run_feed_command
+
+    with _told_plainly():
+        run_feed_command(load())
+
+
+@app.command()
 def status() -> None:
     """Print what is stored, what is due, which checkpoint serves, and how the trends were graded."""
     from hindsight.printing import print_status
