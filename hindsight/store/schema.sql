@@ -216,5 +216,5 @@ create table if not exists timings (     -- how long after a close the live path
     venue varchar not null, symbol varchar not null, timeframe varchar not null, model varchar not null,
     close_time timestamptz not null,
     stage varchar not null check (stage in ('stored', 'predicted', 'trained')),
-    at timestamptz not null              -- by the venue's clock, as the transaction with the fact was about to end
+    reached_at timestamptz not null      -- by the venue's clock, as the transaction with the fact was about to end
 );

@@ -21,7 +21,10 @@ def note(
     if len(closes):
         frame = pl.DataFrame({"close_time": closes}, schema={"close_time": TIME})
         insert(
-            con, "timings", frame.with_columns(model=pl.lit(model), stage=pl.lit(stage), at=pl.lit(at, TIME)), stream
+            con,
+            "timings",
+            frame.with_columns(model=pl.lit(model), stage=pl.lit(stage), reached_at=pl.lit(at, TIME)),
+            stream,
         )
 
 
@@ -31,11 +34,11 @@ def lateness(con: duckdb.DuckDBPyConnection, since: datetime) -> pl.DataFrame:
         con,
         """
         select venue, symbol, timeframe, model, stage, count(*) as closes, max(close_time) as newest,
-            arg_max(epoch(at - close_time), close_time) as newest_seconds,
-            quantile_cont(epoch(at - close_time), 0.5) as p50,
-            quantile_cont(epoch(at - close_time), 0.95) as p95,
-            quantile_cont(epoch(at - close_time), 0.99) as p99,
-            max(epoch(at - close_time)) as slowest
+            arg_max(epoch(reached_at - close_time), close_time) as newest_seconds,
+            quantile_cont(epoch(reached_at - close_time), 0.5) as p50,
+            quantile_cont(epoch(reached_at - close_time), 0.95) as p95,
+            quantile_cont(epoch(reached_at - close_time), 0.99) as p99,
+            max(epoch(reached_at - close_time)) as slowest
         from timings
         where close_time >= $since
         group by venue, symbol, timeframe, model, stage
