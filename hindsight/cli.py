@@ -150,6 +150,33 @@ def show(inference_id: Annotated[int, typer.Argument(help="inference_id of a ref
 
 
 @app.command()
+def venue(
+    port: Annotated[int, typer.Option(help="port to listen on; 0: any free one")] = 0,
+    speed: Annotated[float, typer.Option(min=0.01, help="seconds that pass at the venue in one of ours")] = 1.0,
+    start: Annotated[
+        str, typer.Option(metavar="TIME", help="what its clock shows at first, UTC; default: now, or the recording's")
+    ] = "",
+    recording: Annotated[
+        str, typer.Option(metavar="DIR", help="play messages or 1m candles recorded in this folder, nothing simulated")
+    ] = "",
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="JSON", help='misbehave: {"fault": "drop", "count": 3}; repeat for more')
+    ] = None,
+) -> None:
+    """Serve a market over HTTP and WebSocket as Binance does, for tests: simulated, or recorded.
+
+    Takes symbols, seed and phi from the settings, prints its address, and runs until it is stopped. While it runs,
+    POST /control/faults makes it misbehave and GET /control/state tells what it does.
+
+      hindsight venue --port 8123 --speed 60 --start 2024-03-01
+    """
+    from hindsight.exchange.venue.command import run_venue
+
+    with _told_plainly():
+        run_venue(load(), port=port, speed=speed, start=start, recording=recording, faults=fault or [])
+
+
+@app.command()
 def settings() -> None:
     """Print a hindsight.toml with every setting, its default, and what it does.
 

@@ -1,0 +1,45 @@
+"""`hindsight venue`: a venue in a process of its own, until it is told to stop."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from hindsight.errors import SettingRefused
+from hindsight.exchange.venue.faults import Faults
+from hindsight.exchange.venue.market import Market
+from hindsight.exchange.venue.server import serve
+from hindsight.exchange.venue.simulated_days import simulated_market
+from hindsight.market.streams import to_ms
+from hindsight.settings import Settings
+
+
+def run_venue(
+    settings: Settings, *, port: int, speed: float, start: str, recording: str, faults: Sequence[str]
+) -> None:
+    """Serves until SIGINT or SIGTERM. Raises SettingRefused for a start, recording or fault that is none."""
+    market = _market(settings, recording)
+    asyncio.run(_serve(market, port, speed, _start_ms(start), Faults()))
+
+
+async def _serve(market: Market, port: int, speed: float, start_ms: int | None, faults: Faults) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with serve(market, port=port, speed=speed, start_ms=start_ms, faults=faults) as venue:
+        print(f"venue at {venue.url}", flush=True)
+        await stopped.wait()
+
+
+def _market(settings: Settings, recording: str) -> Market:
+    return simulated_market(settings.symbols, settings.simulated_seed, settings.simulated_phi)
+
+
+def _start_ms(text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingRefused(f"--start {text!r} is not a time like 2024-03-01 or 2024-03-01T12:00") from None
+    return to_ms(moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment)

@@ -1,0 +1,93 @@
+"""Serves a market over HTTP and WebSocket on one port, as Binance's spot exchange does.
+
+async with serve(simulated_market(("ETH/USDT",), seed=7, phi=0.3), speed=60) as venue:
+    exchange = ccxt.pro.binance(binance_urls(venue.url))
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from aiohttp import web
+
+from hindsight.exchange.venue import public_rest, streams
+from hindsight.exchange.venue.clock import Clock
+from hindsight.exchange.venue.faults import Faults
+from hindsight.exchange.venue.market import Market
+from hindsight.exchange.venue.playback import Broadcast
+from hindsight.exchange.venue.venue import VENUE, Venue
+from hindsight.exchange.venue.weights import Weights
+
+
+@asynccontextmanager
+async def serve(
+    market: Market,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    speed: float = 1.0,
+    start_ms: int | None = None,
+    faults: Faults | None = None,
+    weights: Weights | None = None,
+    ping_seconds: float = 20.0,
+    pong_seconds: float = 60.0,
+    lifetime_seconds: float = 86_400.0,
+) -> AsyncIterator[Venue]:
+    """A venue that takes connections until the block ends. Port 0 is any free one; `venue.url` tells which."""
+    if start_ms is None:
+        start_ms = market.start_ms(time.time_ns() // 1_000_000)
+    clock, faults = Clock(start_ms=start_ms, speed=speed), faults or Faults()
+    venue = Venue(
+        market=market,
+        clock=clock,
+        faults=faults,
+        weights=weights or Weights(),
+        broadcast=Broadcast(market, clock, faults),
+        ping_seconds=ping_seconds,
+        pong_seconds=pong_seconds,
+        lifetime_seconds=lifetime_seconds,
+    )
+    app = web.Application(middlewares=[public_rest.refusals])
+    app[VENUE] = venue
+    app.add_routes([*public_rest.routes(), *streams.routes()])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        venue.url = f"http://{host}:{runner.addresses[0][1]}"
+        yield venue
+    finally:
+        await venue.broadcast.stop()
+        for connection in list(venue.connections.values()):
+            connection.cut()
+        await runner.cleanup()
+
+
+@contextmanager
+def serve_in_thread(market: Market, **settings: object) -> Iterator[Venue]:
+    """The same beside blocking code, in a thread of its own."""
+    started: list[Venue] = []
+    is_ready = threading.Event()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def run() -> None:
+        try:
+            async with serve(market, **settings) as venue:  # pyright: ignore[reportArgumentType]
+                started.append(venue)
+                is_ready.set()
+                await stop.wait()
+        finally:
+            is_ready.set()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
+    thread.start()
+    is_ready.wait()
+    try:
+        yield started[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()

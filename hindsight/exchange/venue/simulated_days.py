@@ -1,0 +1,97 @@
+"""The simulated venue's days, second by second: the candles that the venue sends are those of `SimulatedVenue`.
+
+simulated_market(symbols=("ETH/USDT", "BTC/USDT"), seed=7, phi=0.3)
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from hindsight.exchange.simulated import OPENING, OPENING_DAY, SimulatedVenue
+from hindsight.exchange.simulated_market import (
+    Instrument,
+    MinuteChain,
+    generator,
+    late_trades_of_day,
+    outage_of_day,
+    seconds_of_day,
+)
+from hindsight.exchange.venue.book import SyntheticBook
+from hindsight.exchange.venue.market import Listing
+from hindsight.exchange.venue.seconds import TRADES_PER_MINUTE, Day
+from hindsight.exchange.venue.seconds_market import SecondsMarket
+from hindsight.market.candles import CANDLES
+from hindsight.market.streams import EPOCH, TIMEFRAMES, Stream, Window, to_ms
+
+# A lot is 2 ** -10. Cut in 16 units of 2 ** -14, whose decimals are exact: 14 of them.
+UNITS_PER_LOT = 16
+AMOUNT_DECIMALS, AMOUNT_UNIT = 14, 5**14
+OPENING_MINUTE = to_ms(OPENING) // 60_000
+LEVELS_TO_PRICE = 60_000  # levels of the book between nothing and the first price
+
+
+class SimulatedDays:
+    """A DaySource over one seed and phi. Every symbol exists, but a venue has a list."""
+
+    def __init__(self, symbols: Sequence[str], seed: int, phi: float) -> None:
+        self.units_per_lot = UNITS_PER_LOT
+        self.opening_ms, self.closing_ms = to_ms(OPENING), None
+        self.timeframes = {name: step // timedelta(milliseconds=1) for name, step in TIMEFRAMES.items()}
+        self.venue = SimulatedVenue(seed, phi)
+        self.instruments = {symbol.replace("/", ""): Instrument.of(symbol) for symbol in symbols}
+        self.listings = {
+            id_: Listing(
+                symbol=each.symbol,
+                price_decimals=each.decimals,
+                amount_decimals=AMOUNT_DECIMALS,
+                amount_unit=AMOUNT_UNIT,
+            )
+            for id_, each in self.instruments.items()
+        }
+        self._chains = {id_: MinuteChain(seed, phi, each) for id_, each in self.instruments.items()}
+
+    def start_ms(self, present_ms: int) -> int:
+        return present_ms
+
+    def day(self, symbol: str, day: int) -> Day:
+        seed, instrument = self.venue.seed, self.instruments[symbol]
+        seconds = seconds_of_day(seed, instrument, day, *self._chains[symbol].day(day - OPENING_DAY))
+        is_delivered = np.ones(len(seconds.lots), dtype=bool)
+        outage = outage_of_day(seed, instrument, day)
+        if outage is not None:
+            is_delivered[outage] = False
+        late = late_trades_of_day(seed, instrument, day, seconds)
+        return Day(seconds=seconds, is_delivered=is_delivered, late=late)
+
+    def delivered(self, symbol: str, timeframe: str, day: int) -> pl.DataFrame:
+        if day < OPENING_DAY:
+            return pl.DataFrame(schema=CANDLES)
+        stream = Stream(venue="simulated", symbol=self.listings[symbol].symbol, timeframe=timeframe)
+        start = EPOCH + timedelta(days=day)
+        frames = self.venue.candles(stream, Window(start=start, end=start + timedelta(days=1)))
+        return pl.concat([pl.DataFrame(schema=CANDLES), *frames])
+
+    def first_trade_id(self, symbol: str, minute: int) -> int:
+        return (minute - OPENING_MINUTE) * TRADES_PER_MINUTE + 1
+
+    def minute_of_trade(self, symbol: str, trade_id: int) -> int:
+        return (trade_id - 1) // TRADES_PER_MINUTE + OPENING_MINUTE
+
+    def noise(self, symbol: str, minute: int) -> np.random.Generator:
+        return generator(self.venue.seed, self.instruments[symbol].symbol, "trades", minute)
+
+
+def simulated_market(symbols: Sequence[str], seed: int, phi: float) -> SecondsMarket:
+    """The simulated venue as a market that a socket can serve."""
+    days = SimulatedDays(symbols, seed, phi)
+    books = {
+        id_: SyntheticBook(
+            grid=max(1, round(each.first_price * 10**each.decimals / LEVELS_TO_PRICE)),
+            mean_units=max(1, round(each.lots * UNITS_PER_LOT / 4)),
+            salt=int(generator(seed, each.symbol, "book", 0).integers(2**40)),
+        )
+        for id_, each in days.instruments.items()
+    }
+    return SecondsMarket(days, books)
