@@ -5,7 +5,6 @@ The command line is the front door: it alone inside `hindsight` calls `pipelines
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -25,7 +24,8 @@ app = typer.Typer(
     help=(
         "Predict a market, store every prediction by reference, and learn when the market has answered.\n\n"
         "[b]hindsight demo[/b] shows all of it on simulated candles in a few minutes; "
-        "[b]hindsight backfill[/b] does it over your own history; [b]hindsight up[/b] opens the UI.\n\n"
+        "[b]hindsight backfill[/b] does it over your own history; "
+        "[b]hindsight up[/b] does it live, and opens the UI.\n\n"
         "Everything lives under HINDSIGHT_HOME (default .hindsight/). Settings come from hindsight.toml, and each can "
         "be overridden by an environment variable, as in HINDSIGHT_SOURCE=archive:DIR."
     ),
@@ -94,16 +94,18 @@ def backfill(
 
 
 @app.command()
-def up(port: Annotated[int, typer.Option(help="port of the UI")] = 3000) -> None:
-    """Open the UI and start the daemon on this instance; Ctrl-C stops both."""
-    with _told_plainly():
-        settings = load()
-        from pipelines.instance import WORKSPACE, open_instance
+def up(
+    port: Annotated[int, typer.Option(help="port of the UI; 0: any free one")] = 3000,
+    feed: Annotated[bool, typer.Option(help="whether to record the market as it moves")] = True,
+) -> None:
+    """Open the UI, record the market as it moves, predict and learn at every close, until Ctrl-C.
 
-        open_instance(settings).dispose()
-        console.print(f"The UI opens at http://127.0.0.1:{port}")
-        dagster = [sys.executable, "-m", "dagster", "dev", "--workspace", str(WORKSPACE), "--port", str(port)]
-        os.execv(sys.executable, dagster)
+    Whatever of it dies is started again. With simulated candles it starts the venue that they come from, too.
+    """
+    with _told_plainly():
+        from pipelines.up import up as run_all
+
+        run_all(load(), port, feed=feed)
 
 
 @app.command()

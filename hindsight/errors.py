@@ -16,6 +16,7 @@ HindsightError
     ├── WarehouseUnusable       the DuckDB file is damaged, or the disk is full
     ├── WarehouseNewer          the DuckDB file was written by a newer Hindsight or DuckDB
     ├── HomeUnwritable          a file below HINDSIGHT_HOME cannot be written: the disk is full, or not ours
+    ├── AlreadyRunning          another program is at it: it has the home, or the port
     ├── CheckpointUnreadable    the weights are truncated or not what their JSON says
     └── SchemaMismatch          a checkpoint expects another input than the one at hand
 
@@ -89,6 +90,10 @@ class WarehouseNewer(StopAndFix):
 
 class HomeUnwritable(StopAndFix):
     """A file below HINDSIGHT_HOME cannot be written: the disk is full, or not ours."""
+
+
+class AlreadyRunning(StopAndFix):
+    """Another program is at it already: it has the home, or the port."""
 
 
 class CheckpointUnreadable(StopAndFix):

@@ -1,16 +1,23 @@
 """The Dagster instance below HINDSIGHT_HOME: where runs, materialisations and logs are kept."""
 
+import hashlib
+import logging
 import os
 from pathlib import Path
 
 import dagster as dg
 
 from hindsight.settings import Settings
+from pipelines.processes import Process
 
+logger = logging.getLogger(__name__)
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORKSPACE = CHECKOUT / "workspace.yaml"
-TEMPLATE = CHECKOUT / "dagster.yaml"
 PID = "hindsight/pid"  # run tag: the process that a run of the command line lives in
+SEAL = "# As written by hindsight, "  # opens the last line: the digest of those above, so that an edit shows
+# The file that version 0.1.0 copied into homes, unsealed.
+UNSEALED = "5a329d62b8c5103e0db21bb7dc960b1600b9b6dfba7aa28416bae94c2fd95e75"
+WARM, STOCK = ("pipelines.launcher", "WarmRunLauncher"), ("dagster", "DefaultRunLauncher")
 
 
 def prepare(settings: Settings) -> Path:
@@ -18,10 +25,20 @@ def prepare(settings: Settings) -> Path:
     home = settings.home.resolve()
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "dagster.yaml").exists():
-        (folder / "dagster.yaml").write_text(TEMPLATE.read_text())
     os.environ["HINDSIGHT_HOME"], os.environ["DAGSTER_HOME"] = str(home), str(folder)
+    if settings.postgres_url:
+        os.environ["HINDSIGHT_POSTGRES_URL"] = settings.postgres_url  # where the file looks for it
+    _keep_current(folder / "dagster.yaml", instance_yaml(settings))
     return folder
+
+
+def instance_yaml(settings: Settings) -> str:
+    """The dagster.yaml of an instance under these settings, sealed."""
+    text = (CHECKOUT / ("dagster.postgres.yaml" if settings.postgres_url else "dagster.yaml")).read_text()
+    if settings.run_launcher == "stock":
+        for warm, stock in zip(WARM, STOCK, strict=True):
+            text = text.replace(warm, stock)
+    return f"{text}{SEAL}{_digest(text)}\n"
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
@@ -29,16 +46,28 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     prepare(settings)
     instance = dg.DagsterInstance.get()
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
-        if PID in run.tags and not _is_alive(int(run.tags[PID])):
+        if PID in run.tags and not Process.of(int(run.tags[PID])).is_alive:
             instance.report_run_failed(run, "the process of this run was killed; the same command goes on from there")
     return instance
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _keep_current(path: Path, text: str) -> None:
+    """Writes the file where there is none, and anew where it is as we wrote it; one that was edited stays."""
+    found = path.read_text() if path.exists() else None
+    if found == text:
+        return
+    if found is not None and not _is_ours(found):
+        logger.warning("%s was edited and stays as it is: run_launcher and postgres_url do not reach it", path)
+        return
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _is_ours(text: str) -> bool:
+    above, seal, digest = text.rpartition(SEAL)
+    return digest.strip() == _digest(above) if seal else _digest(text) == UNSEALED
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

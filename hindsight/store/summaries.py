@@ -155,6 +155,12 @@ def first_candle(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | N
     return select(con, sql, **stream_key(stream))["first"].item()
 
 
+def last_candles(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per stream, when the last stored candle opens: venue, symbol, timeframe, last."""
+    sql = "select venue, symbol, timeframe, max(open_time) as last from candles group by all order by all"
+    return select(con, sql)
+
+
 def stored(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     """Per stream: candles, first and last, missing, refused, those that no model has looked at yet, and pivots."""
     sql = """

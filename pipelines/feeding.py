@@ -1,0 +1,78 @@
+"""The feed of `hindsight up`, and the simulated venue that it listens to where no other is set."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+from hindsight.errors import HindsightError
+from hindsight.market.streams import from_ms, to_ms
+from hindsight.settings import Settings
+from hindsight.store import summaries
+from hindsight.store.warehouse import Warehouse
+from pipelines.supervise import Part
+
+VENUE_SAYS = "venue at "
+VENUE_URL = "HINDSIGHT_VENUE_URL"
+
+
+def market_parts(settings: Settings, say: Callable[[str], None]) -> list[Part]:
+    """The feed, and before it the venue that it needs; none for an archive, whose candles are all there already."""
+    if settings.source.startswith("archive:"):
+        say(f"no feed: nothing new comes out of {settings.source}")
+        return []
+    feed = Part(name="feed", command=lambda: _feed(settings, say), is_wanted=lambda: has_venue(settings))
+    if settings.source != "simulated" or settings.venue_url:
+        return [feed]
+    return [Part(name="venue", command=_Venue(settings).command, heard=_note_address), feed]
+
+
+def has_venue(settings: Settings) -> bool:
+    """Whether it is known where the venue is. Until then nothing may start: all parts have to agree on it."""
+    return settings.source != "simulated" or bool(os.environ.get(VENUE_URL) or settings.venue_url)
+
+
+def note_positions(settings: Settings) -> dict[str, int]:
+    """Tells the feed, which never opens DuckDB, how far each stream is stored; and returns what it told."""
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    with warehouse.reading() as con:
+        last = summaries.last_candles(con).rows(named=True)
+    positions = {f"{row['venue']} {row['symbol']} {row['timeframe']}": to_ms(row["last"]) for row in last}
+    settings.landing_path.mkdir(parents=True, exist_ok=True)
+    draft = settings.landing_path / f".resume.json.{os.getpid()}"
+    draft.write_text(json.dumps(positions))
+    draft.replace(settings.landing_path / "resume.json")
+    return positions
+
+
+def _feed(settings: Settings, say: Callable[[str], None]) -> Sequence[str]:
+    try:
+        note_positions(settings)
+    except HindsightError as error:
+        say(f"the feed goes on from what it has landed, since the tables cannot say how far they are: {error}")
+    return [sys.executable, "-m", "hindsight", "feed"]
+
+
+class _Venue:
+    """The command of the venue. Started again, it has the same address, and its clock has gone on meanwhile."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.speed, self.started_at = settings.venue_speed, time.monotonic()
+        # A clock that ran fast may have left candles that are ahead of ours.
+        stored = note_positions(settings)
+        ends = [from_ms(stored[str(each)]) + each.step for each in settings.streams if str(each) in stored]
+        self.start = max([datetime.now(UTC), *ends])
+
+    def command(self) -> Sequence[str]:
+        now = self.start + timedelta(seconds=(time.monotonic() - self.started_at) * self.speed)
+        port = urlsplit(os.environ.get(VENUE_URL, "")).port or 0
+        arguments = ["--port", str(port), "--speed", str(self.speed), "--start", now.isoformat()]
+        return [sys.executable, "-m", "hindsight", "venue", *arguments]
+
+
+def _note_address(line: str) -> None:
+    if line.startswith(VENUE_SAYS):
+        os.environ[VENUE_URL] = line.removeprefix(VENUE_SAYS).strip()
