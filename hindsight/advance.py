@@ -32,8 +32,9 @@ class Advanced:
 def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: bool) -> Iterator[Advanced]:
     """Yields the same record twice: when the newest references stand, and when everything is done.
 
-    The failure of one lesson stops no other one; it stands in `failures`. With `leave_pivots`, what a level-2 pivot
-    has just confirmed is left to the run that this pivot starts. `clock` shows the venue's time.
+    The failure of one lesson stops no other one; it stands in `failures`. With `leave_pivots` only streams with new
+    candles are looked at, and what a level-2 pivot has just confirmed is left to the run that this pivot starts.
+    `clock` shows the venue's time.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
@@ -45,6 +46,7 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
             )
             for stream in settings.streams
             for model in settings.models
+            if not leave_pivots or stream in advanced.ingested.streams
         }
         _step(advanced, lessons)
         yield advanced

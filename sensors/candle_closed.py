@@ -1,7 +1,8 @@
 """The sensor `candle_closed`: starts the job `advance` when the feed has landed closed candles.
 
 It waits inside its tick, so that a close is noticed within milliseconds; all that has landed by then is one run. Where
-nothing landed but the tables say that closes were not learned from (a run was killed), it starts a run for those.
+nothing lands any more but a close that was stored live was never learned from (its run was killed), it starts a run for
+that. Backfilled history starts nothing.
 """
 
 import time
@@ -12,48 +13,62 @@ import dagster as dg
 from hindsight.exchange.landing import Landing
 from hindsight.market.streams import from_ms
 from hindsight.settings import load
-from hindsight.store.inference_tables import unlearned
+from hindsight.store.inference_tables import left_unlearned
 from resources.warehouse import WarehouseResource
-from sensors.runs import reason_to_wait
+from sensors.runs import about, reason_to_wait
 
-LONGEST_TICK_SECONDS = 20
+ADVANCE, TRAIN = "advance", "train_on_pivot"
+TICK_SECONDS = 20.0
+QUIET_SECONDS = 5.0  # until the tables are asked what was left: the next close usually comes first
 PAUSE_SECONDS = 0.01
-JOB = "advance"
 
 
-@dg.sensor(job_name=JOB, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job_name=ADVANCE, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
 def candle_closed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Starts a run as soon as closed candles have landed, and one for closes that a killed run has left."""
-    deadline = time.monotonic() + LONGEST_TICK_SECONDS
-    landing, reason = Landing(load().landing_path), None
-    looked_at_tables = False
-    while time.monotonic() < deadline:
-        candles = [path.name for path in landing.segments() if path.name.endswith("-candles.jsonl")]
-        if candles or not looked_at_tables:
-            reason = reason_to_wait(context.instance, JOB, datetime.now(UTC))
-            if reason is None and candles:
-                return _run(context, candles[-1], from_ms(int(candles[-1].split("-")[0])), leave_pivots=True)
+    """Starts a run as soon as closed candles have landed, and one for a close that a killed run has left."""
+    return wait_for_candles(context.instance, context.cursor or "", TICK_SECONDS, QUIET_SECONDS)
+
+
+def wait_for_candles(
+    instance: dg.DagsterInstance, cursor: str, tick_seconds: float, quiet_seconds: float
+) -> dg.SensorResult | dg.SkipReason:
+    """One tick of the sensor. The cursor is the event that the last run was for, and how often it was tried."""
+    started = quiet_since = time.monotonic()
+    landing, reason, has_asked = Landing(load().landing_path), None, False
+    while time.monotonic() - started < tick_seconds:
+        names = [path.name for path in landing.segments() if path.name.endswith("-candles.jsonl")]
+        if names:
+            reason = reason_to_wait(instance, ADVANCE, datetime.now(UTC))
             if reason is None:
-                looked_at_tables = True
-                with WarehouseResource().open().reading() as con:
-                    left = unlearned(con, load().streams, load().models)
-                if left is not None:
-                    return _run(context, f"left {left.isoformat()}", left, leave_pivots=False)
-            else:
-                time.sleep(5 * PAUSE_SECONDS)  # asking for runs costs milliseconds, looking into a folder does not
+                return _run(names[-1], from_ms(int(names[-1].split("-")[0])), cursor, leave_pivots=True)
+            quiet_since, has_asked = time.monotonic(), False
+            time.sleep(4 * PAUSE_SECONDS)  # asking for runs costs milliseconds, looking into a folder does not
+        elif not has_asked and time.monotonic() - quiet_since >= quiet_seconds:
+            has_asked = True
+            left = _left(instance)
+            if left is not None:
+                return _run(f"left {left.isoformat()}", left, cursor, leave_pivots=False)
         time.sleep(PAUSE_SECONDS)
-    return dg.SkipReason(reason or f"no closed candle has landed in the last {LONGEST_TICK_SECONDS} s")
+    return dg.SkipReason(reason or f"no closed candle has landed in the last {tick_seconds:g} s")
 
 
-def _run(context: dg.SensorEvaluationContext, event: str, moment: datetime, *, leave_pivots: bool) -> dg.SensorResult:
-    """A run for `event`; of a second one for the same event (the first did not get it done), the key says so."""
-    last, _, tries = (context.cursor or "").partition("#")
+def _left(instance: dg.DagsterInstance) -> datetime | None:
+    """The newest close that was stored live and not learned from, unless a run is just about to learn from it."""
+    if any(reason_to_wait(instance, job, datetime.now(UTC)) for job in (ADVANCE, TRAIN)):
+        return None
+    with WarehouseResource().open().reading() as con:
+        return left_unlearned(con, load().streams, load().models)
+
+
+def _run(event: str, moment: datetime, cursor: str, *, leave_pivots: bool) -> dg.SensorResult:
+    """A run for `event`. Where the last one was for the same and did not get it done, the run key says which try it is:
+    of two runs with one key Dagster starts only the first.
+    """
+    last, _, tries = cursor.partition("#")
     attempt = int(tries) + 1 if last == event else 0
-    tags = {"hindsight/trigger": "candle", "hindsight/event_time": moment.isoformat()}
     request = dg.RunRequest(
-        run_key=f"{event}#{attempt}" if attempt else event,
+        run_key=f"{event}#{attempt}",
         run_config={"ops": {"take_up_predict_settle_train": {"config": {"leave_pivots": leave_pivots}}}},
-        tags=tags
-        | {"hindsight/streams": ", ".join(map(str, load().streams)), "hindsight/models": ", ".join(load().models)},
+        tags=about("candle", moment.isoformat(), map(str, load().streams)),
     )
-    return dg.SensorResult(run_requests=[request], cursor=f"{event}#{attempt}")
+    return dg.SensorResult(run_requests=[request], cursor=request.run_key)

@@ -1,6 +1,7 @@
 """The sensor `pivot_confirmed`: starts the job `train_on_pivot` when a live run has materialised a level-2 pivot.
 
-Pivots that a backfill materialised start nothing: their training is part of that backfill.
+It waits inside its tick for materialisations of `pivots`. Those of a backfill start nothing: their training is part of
+that backfill.
 """
 
 import time
@@ -8,43 +9,40 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from hindsight.settings import load
-from sensors.runs import reason_to_wait
+from sensors.runs import about, reason_to_wait
 
-LONGEST_TICK_SECONDS = 20
+TRAIN = "train_on_pivot"
+TICK_SECONDS = 20.0
 PAUSE_SECONDS = 0.05
-JOB = "train_on_pivot"
 AT_ONCE = 100
 
 
-@dg.sensor(
-    job_name=JOB,
-    minimum_interval_seconds=1,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
-def pivot_confirmed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+@dg.sensor(job_name=TRAIN, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def pivot_confirmed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Starts one run for all level-2 pivots that were confirmed live since the last one."""
-    deadline = time.monotonic() + LONGEST_TICK_SECONDS
-    cursor = int(context.cursor) if context.cursor else _newest(context.instance)
+    return wait_for_pivots(context.instance, context.cursor, TICK_SECONDS)
+
+
+def wait_for_pivots(instance: dg.DagsterInstance, cursor: str | None, tick_seconds: float) -> dg.SensorResult:
+    """One tick of the sensor. The cursor is the last materialisation that was looked at."""
+    started = time.monotonic()
+    seen = int(cursor) if cursor else _newest(instance)
     reason, passed_over = None, 0
-    while time.monotonic() < deadline:
-        records = context.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey("pivots"), after_storage_id=cursor),
-            limit=AT_ONCE,
-            ascending=True,
-        ).records
-        confirmed = [each for record in records if (each := _confirmed(record)) is not None]
+    while time.monotonic() - started < tick_seconds:
+        later = dg.AssetRecordsFilter(asset_key=dg.AssetKey("pivots"), after_storage_id=seen)
+        records = instance.fetch_materializations(later, limit=AT_ONCE, ascending=True).records
+        confirmed = [pivot for pivot in map(_confirmed_live, records) if pivot is not None]
         if confirmed:
-            reason = reason_to_wait(context.instance, JOB, datetime.now(UTC))
+            reason = reason_to_wait(instance, TRAIN, datetime.now(UTC))
             if reason is None:
                 return _run(confirmed, records[-1].storage_id)
         elif records:
-            cursor, passed_over = records[-1].storage_id, passed_over + len(records)
+            seen, passed_over = records[-1].storage_id, passed_over + len(records)
         time.sleep(PAUSE_SECONDS)
-    reason = reason or f"no level-2 pivot was confirmed live in the last {LONGEST_TICK_SECONDS} s"
+    reason = reason or f"no level-2 pivot was confirmed live in the last {tick_seconds:g} s"
     if passed_over:
-        reason += f"; {passed_over} materialisations of pivots were of a backfill, or of level 1 alone"
-    return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=str(cursor))
+        reason += f"; passed over {passed_over} materialisations of a backfill, or of other levels"
+    return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=str(seen))
 
 
 def _newest(instance: dg.DagsterInstance) -> int:
@@ -53,7 +51,7 @@ def _newest(instance: dg.DagsterInstance) -> int:
     return records[0].storage_id if records else 0
 
 
-def _confirmed(record: dg.EventLogRecord) -> tuple[str, str] | None:
+def _confirmed_live(record: dg.EventLogRecord) -> tuple[str, str] | None:
     """Stream and close of a level-2 pivot that was confirmed live; None for any other materialisation."""
     materialization = record.asset_materialization
     metadata = {name: value.value for name, value in materialization.metadata.items()} if materialization else {}
@@ -63,17 +61,11 @@ def _confirmed(record: dg.EventLogRecord) -> tuple[str, str] | None:
 
 
 def _run(confirmed: list[tuple[str, str]], storage_id: int) -> dg.SensorResult:
-    tags = {
-        "hindsight/trigger": "pivot",
-        "hindsight/event_time": max(close for _, close in confirmed),
-        "hindsight/streams": ", ".join(dict.fromkeys(stream for stream, _ in confirmed)),
-        "hindsight/models": ", ".join(load().models),
-    }
     request = dg.RunRequest(
-        run_key=" ".join(f"{stream} {close}" for stream, close in confirmed),
+        run_key=", ".join(f"{stream} {close}" for stream, close in confirmed),
         run_config={
             "ops": {"validate_trends_and_train": {"config": {"confirmed": [list(each) for each in confirmed]}}}
         },
-        tags=tags,
+        tags=about("pivot", max(close for _, close in confirmed), (stream for stream, _ in confirmed)),
     )
     return dg.SensorResult(run_requests=[request], cursor=str(storage_id))

@@ -1,8 +1,11 @@
-"""What a sensor asks of the runs of its job: is one in flight, and did the last ones fail?"""
+"""What the sensors share: whether a run of their job may start now, and what its tags say."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import dagster as dg
+
+from hindsight.settings import load
 
 IN_FLIGHT = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -34,3 +37,13 @@ def reason_to_wait(instance: dg.DagsterInstance, job: str, now: datetime) -> str
     left = min(2**failures, LONGEST_BACKOFF_SECONDS) - (now - ended).total_seconds()
     run = records[0].dagster_run.run_id[:8]
     return f"{failures} runs in a row failed, the last one {run}: waiting {left:.0f} s more" if left > 0 else None
+
+
+def about(trigger: str, event_time: str, streams: Iterable[str]) -> dict[str, str]:
+    """Run tags that say what started a run, and what it is about."""
+    return {
+        "hindsight/trigger": trigger,
+        "hindsight/event_time": event_time,
+        "hindsight/streams": ", ".join(dict.fromkeys(streams)),
+        "hindsight/models": ", ".join(load().models),
+    }

@@ -68,19 +68,21 @@ def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) ->
     return found[0] if found else None
 
 
-def unlearned(con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], models: Iterable[str]) -> datetime | None:
-    """The newest close of these streams that pivots have seen and one of these models is not done with."""
+def left_unlearned(con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], models: Iterable[str]) -> datetime | None:
+    """The newest close of these streams that was stored live and that one of these models is not done with."""
     found = con.execute(
         """
-        select max(as_of)
-        from (
-          select venue, symbol, timeframe, max(as_of) as as_of
-          from pivot_states
-          where list_contains($streams, concat_ws(' ', venue, symbol, timeframe))
-          group by venue, symbol, timeframe)
-        cross join (select unnest($models) as model)
-        left join learned_until using (model, venue, symbol, timeframe)
-        where until is null or until < as_of
+        select max(close_time)
+        from timings
+        cross join (select unnest($models) as learner)
+        left join learned_until
+          on learned_until.model = learner
+         and learned_until.venue = timings.venue
+         and learned_until.symbol = timings.symbol
+         and learned_until.timeframe = timings.timeframe
+        where stage = 'stored'
+          and list_contains($streams, concat_ws(' ', timings.venue, timings.symbol, timings.timeframe))
+          and close_time > coalesce(until, 'epoch'::timestamptz)
         """,
         {"streams": [str(stream) for stream in streams], "models": list(models)},
     ).fetchall()
