@@ -20,13 +20,14 @@ from hindsight.exchange.simulated_market import (
     LONGEST_DELAY_SECONDS,
     LOT,
     SECONDS,
+    Booleans,
     Instrument,
     Ints,
     LateTrades,
     MinuteChain,
     Seconds,
+    delivered_of_day,
     late_trades_of_day,
-    outage_of_day,
     seconds_of_day,
 )
 from hindsight.market.candles import CANDLES
@@ -84,7 +85,8 @@ class SimulatedVenue:
         chain = self._chains.setdefault(stream.symbol, MinuteChain(self.seed, self.phi, instrument))
         seconds = seconds_of_day(self.seed, instrument, day, *chain.day(day - OPENING_DAY))
         per_candle = stream.step // timedelta(seconds=1)
-        opens, columns = _add_up(seconds, outage_of_day(self.seed, instrument, day), per_candle)
+        is_delivered = delivered_of_day(self.seed, instrument, day)
+        opens, columns = add_up(seconds, is_delivered, per_candle)
         recorded_at = opens + per_candle
         revision = np.zeros(len(opens), dtype=np.int32)
 
@@ -110,23 +112,21 @@ class SimulatedVenue:
         ).cast(CANDLES)
 
 
-def _add_up(seconds: Seconds, outage: slice | None, per_candle: int) -> tuple[Ints, Ints]:
-    """Candles of `per_candle` seconds: their opening seconds [N] and open, high, low, close, lots [5, N].
+def add_up(seconds: Seconds, is_delivered: Booleans, per_candle: int) -> tuple[Ints, Ints]:
+    """Candles of `per_candle` seconds of a day: their opening seconds [N] and open, high, low, close, lots [5, N].
 
-    Seconds in the outage are left out; candles without any other are missing.
+    Seconds that were not delivered [86,400] are left out; candles without any other are missing.
     """
     shape = (-1, per_candle)
     opens = np.arange(0, SECONDS, per_candle)
-    present = np.ones(SECONDS, dtype=bool)
     high, low, lots = seconds.high, seconds.low, seconds.lots
-    if outage is not None:
-        present[outage] = False
+    if not is_delivered.all():
         high, low, lots = (
-            np.where(present, high, 0),
-            np.where(present, low, low.max() + 1),
-            np.where(present, lots, 0),
+            np.where(is_delivered, high, 0),
+            np.where(is_delivered, low, low.max() + 1),
+            np.where(is_delivered, lots, 0),
         )
-    present = present.reshape(shape)
+    present = is_delivered.reshape(shape)
     first = opens + present.argmax(axis=1)
     last = opens + per_candle - 1 - present[:, ::-1].argmax(axis=1)
     columns = np.stack(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Booleans = NDArray[np.bool_]
 
 MINUTES = 24 * 60
 SECONDS = 24 * 60 * 60
@@ -160,6 +161,15 @@ def outage_of_day(seed: int, instrument: Instrument, day: int) -> slice | None:
     minutes = 1 + int(length * LONGEST_OUTAGE_MINUTES)
     first = int(start * (MINUTES - LONGEST_OUTAGE_MINUTES))
     return slice(first * 60, (first + minutes) * 60)
+
+
+def delivered_of_day(seed: int, instrument: Instrument, day: int) -> Booleans:
+    """Which seconds of the day were delivered [86,400]: all but those of its outage."""
+    is_delivered = np.ones(SECONDS, dtype=np.bool_)
+    outage = outage_of_day(seed, instrument, day)
+    if outage is not None:
+        is_delivered[outage] = False
+    return is_delivered
 
 
 def late_trades_of_day(seed: int, instrument: Instrument, day: int, seconds: Seconds) -> LateTrades | None:

@@ -1,12 +1,13 @@
 """`hindsight venue`: a venue in a process of its own, until it is told to stop."""
 
 import asyncio
+import json
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from hindsight.errors import SettingRefused
-from hindsight.exchange.venue.faults import Faults
+from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import Market
 from hindsight.exchange.venue.server import serve
 from hindsight.exchange.venue.simulated_days import simulated_market
@@ -19,10 +20,10 @@ def run_venue(
 ) -> None:
     """Serves until SIGINT or SIGTERM. Raises SettingRefused for a start, recording or fault that is none."""
     market = _market(settings, recording)
-    asyncio.run(_serve(market, port, speed, _start_ms(start), Faults()))
+    asyncio.run(_serve(market, port, speed, _start_ms(start), [_fault(text) for text in faults]))
 
 
-async def _serve(market: Market, port: int, speed: float, start_ms: int | None, faults: Faults) -> None:
+async def _serve(market: Market, port: int, speed: float, start_ms: int | None, faults: list[Fault]) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -33,6 +34,13 @@ async def _serve(market: Market, port: int, speed: float, start_ms: int | None, 
 
 def _market(settings: Settings, recording: str) -> Market:
     return simulated_market(settings.symbols, settings.simulated_seed, settings.simulated_phi)
+
+
+def _fault(text: str) -> Fault:
+    try:
+        return Fault.read(json.loads(text))
+    except ValueError:
+        raise SettingRefused(f'--fault {text!r} is not JSON like {{"fault": "drop", "count": 3}}') from None
 
 
 def _start_ms(text: str) -> int | None:

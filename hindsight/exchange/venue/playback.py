@@ -1,15 +1,15 @@
 """Plays the streams that somebody listens to, each by the venue's clock, and hands every message to all who listen."""
 
 import asyncio
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
 from hindsight.exchange.venue.clock import Clock
-from hindsight.exchange.venue.faults import Faults
+from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import Event, Market, Pace
+from hindsight.exchange.venue.misbehaviour import Faults
 
 log = logging.getLogger(__name__)
 LATE_SECONDS = 0.05  # a forming candle that is later than this is outdated: leave it out
@@ -20,6 +20,10 @@ class Listener(Protocol):
     """A connection that takes part in streams."""
 
     def offer(self, stream: str, text: str) -> None: ...
+
+    def suffer(self, fault: Fault) -> None:
+        """The connection closes, or falls silent."""
+        ...
 
 
 class Broadcast:
@@ -72,8 +76,12 @@ class Broadcast:
                 without_pause = 0 if seconds > 0 else without_pause + 1
                 if seconds > 0 or without_pause >= AT_ONCE:
                     await asyncio.sleep(max(0.0, seconds))
-                for seconds_later, text in self.faults.on_message(stream, event.message):
+                outcome = self.faults.on_message(stream, event.message)
+                for seconds_later, text in outcome.texts:
                     self._send(stream, text, seconds_later)
+                if outcome.ends is not None:
+                    for listener in tuple(self._listeners.get(stream, ())):
+                        listener.suffer(outcome.ends)
         except Exception:
             log.exception("the stream %s ended", stream)
 
@@ -84,7 +92,3 @@ class Broadcast:
         self.sent[stream] += 1
         for listener in tuple(self._listeners.get(stream, ())):
             listener.offer(stream, text)
-
-
-def written(message: object) -> str:
-    return json.dumps(message, separators=(",", ":"))

@@ -7,24 +7,16 @@ import asyncio
 from collections.abc import Mapping
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from hindsight.exchange.venue import wire
-from hindsight.exchange.venue.market import Kline, NotListed, Trade
+from hindsight.exchange.venue.gate import Refused
+from hindsight.exchange.venue.market import Kline, Trade
 from hindsight.exchange.venue.seconds import DAY_MS, MINUTE_MS
 from hindsight.exchange.venue.venue import VENUE, Venue
 
 MOST_ROWS, USUAL_ROWS = 1000, 500
 MOST_LEVELS, USUAL_LEVELS = 5000, 100
 HOUR_MS = 60 * MINUTE_MS
-
-
-class Refused(Exception):
-    """A request that Binance answers with 400 and a code. https://developers.binance.com/docs/binance-spot-api-docs/errors"""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 async def ping(_: web.Request) -> web.Response:
@@ -86,7 +78,8 @@ async def klines(request: web.Request) -> web.Response:
 async def _piece(venue: Venue, symbol: str, timeframe: str, first_ms: int, last_ms: int, now_ms: int) -> list[Kline]:
     """One day's share; others have their turn between two days, of which the first needs tens of milliseconds."""
     await asyncio.sleep(0)
-    return venue.market.klines(symbol, timeframe, first_ms, last_ms, now_ms)
+    found = venue.market.klines(symbol, timeframe, first_ms, last_ms, now_ms)
+    return venue.faults.on_klines(f"{symbol.lower()}@kline_{timeframe}", found, now_ms)
 
 
 async def depth(request: web.Request) -> web.Response:
@@ -170,16 +163,6 @@ def _limit(query: Mapping[str, str], usual: int, most: int) -> int:
     if limit == 0:
         raise Refused(-1130, "Data sent for parameter 'limit' is not valid.")
     return min(usual if limit is None else limit, most)
-
-
-@web.middleware
-async def refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Refused as refused:
-        return web.json_response({"code": refused.code, "msg": str(refused)}, status=400)
-    except NotListed as missing:
-        return web.json_response({"code": -1121, "msg": str(missing)}, status=400)
 
 
 def routes() -> list[web.RouteDef]:

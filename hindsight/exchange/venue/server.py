@@ -7,15 +7,16 @@ async with serve(simulated_market(("ETH/USDT",), seed=7, phi=0.3), speed=60) as 
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
-from hindsight.exchange.venue import public_rest, streams
+from hindsight.exchange.venue import control, gate, public_rest, streams
 from hindsight.exchange.venue.clock import Clock
-from hindsight.exchange.venue.faults import Faults
+from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import Market
+from hindsight.exchange.venue.misbehaviour import Faults
 from hindsight.exchange.venue.playback import Broadcast
 from hindsight.exchange.venue.venue import VENUE, Venue
 from hindsight.exchange.venue.weights import Weights
@@ -29,7 +30,7 @@ async def serve(
     port: int = 0,
     speed: float = 1.0,
     start_ms: int | None = None,
-    faults: Faults | None = None,
+    faults: Iterable[Fault] = (),
     weights: Weights | None = None,
     ping_seconds: float = 20.0,
     pong_seconds: float = 60.0,
@@ -38,20 +39,21 @@ async def serve(
     """A venue that takes connections until the block ends. Port 0 is any free one; `venue.url` tells which."""
     if start_ms is None:
         start_ms = market.start_ms(time.time_ns() // 1_000_000)
-    clock, faults = Clock(start_ms=start_ms, speed=speed), faults or Faults()
+    clock = Clock(start_ms=start_ms, speed=speed)
+    misbehaviour = Faults(clock, faults)
     venue = Venue(
         market=market,
         clock=clock,
-        faults=faults,
+        faults=misbehaviour,
         weights=weights or Weights(),
-        broadcast=Broadcast(market, clock, faults),
+        broadcast=Broadcast(market, clock, misbehaviour),
         ping_seconds=ping_seconds,
         pong_seconds=pong_seconds,
         lifetime_seconds=lifetime_seconds,
     )
-    app = web.Application(middlewares=[public_rest.refusals])
+    app = web.Application(middlewares=[gate.gate])
     app[VENUE] = venue
-    app.add_routes([*public_rest.routes(), *streams.routes()])
+    app.add_routes([*public_rest.routes(), *streams.routes(), *control.routes()])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:

@@ -13,9 +13,9 @@ from hindsight.exchange.simulated import OPENING, OPENING_DAY, SimulatedVenue
 from hindsight.exchange.simulated_market import (
     Instrument,
     MinuteChain,
+    delivered_of_day,
     generator,
     late_trades_of_day,
-    outage_of_day,
     seconds_of_day,
 )
 from hindsight.exchange.venue.book import SyntheticBook
@@ -58,10 +58,7 @@ class SimulatedDays:
     def day(self, symbol: str, day: int) -> Day:
         seed, instrument = self.venue.seed, self.instruments[symbol]
         seconds = seconds_of_day(seed, instrument, day, *self._chains[symbol].day(day - OPENING_DAY))
-        is_delivered = np.ones(len(seconds.lots), dtype=bool)
-        outage = outage_of_day(seed, instrument, day)
-        if outage is not None:
-            is_delivered[outage] = False
+        is_delivered = delivered_of_day(seed, instrument, day)
         late = late_trades_of_day(seed, instrument, day, seconds)
         return Day(seconds=seconds, is_delivered=is_delivered, late=late)
 

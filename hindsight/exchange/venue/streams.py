@@ -12,6 +12,7 @@ from itertools import count
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import NotListed
 from hindsight.exchange.venue.venue import VENUE, Venue
 
@@ -35,6 +36,7 @@ class Connection:
         self.is_half_open = False
         self._queue: asyncio.Queue[str] = asyncio.Queue(BACKLOG)
         self._heard_at = time.monotonic()
+        self._closing: asyncio.Task[bool] | None = None  # kept, or it would be collected before it is done
 
     def offer(self, stream: str, text: str) -> None:
         """Queues a message of a stream; a connection that is too far behind is cut off."""
@@ -53,6 +55,26 @@ class Connection:
         for name in names:
             if self.streams.pop(name, name) is None:
                 self.venue.broadcast.leave(name, self)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that the client has not taken yet."""
+        return self._queue.qsize()
+
+    def suffer(self, fault: Fault) -> None:
+        """Closes, politely where the fault has a close code, or falls silent without closing."""
+        loop = asyncio.get_running_loop()
+        if fault.fault == "half_open":
+            self.is_half_open = True
+            if fault.seconds:
+                loop.call_later(fault.seconds, self._wake)
+        elif fault.code:
+            self._closing = loop.create_task(self.socket.close(code=fault.code))
+        else:
+            self.cut()
+
+    def _wake(self) -> None:
+        self.is_half_open = False
 
     def cut(self) -> None:
         """Ends the connection without a closing frame, as a broken network does."""

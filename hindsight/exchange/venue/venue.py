@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from hindsight.exchange.venue.clock import Clock
-from hindsight.exchange.venue.faults import Faults
 from hindsight.exchange.venue.market import Market
+from hindsight.exchange.venue.misbehaviour import Faults
 from hindsight.exchange.venue.playback import Broadcast
 from hindsight.exchange.venue.weights import Weights
 
