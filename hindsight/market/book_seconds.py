@@ -110,8 +110,9 @@ class BookSeconds:
             if row is not None:
                 rows.append(row)
             self._end_ms += SECOND_MS
-            if row is None and not any(track.pending for track in self._tracks.values()):
-                self._skip_to(until_ms)
+            if row is None:
+                ends = [_end_of(track.pending[0].event_ms) for track in self._tracks.values() if track.pending]
+                self._skip_to(min(ends, default=until_ms + 1), until_ms)
         return rows
 
     def live(self, moment_ms: int) -> list[str]:
@@ -165,10 +166,10 @@ class BookSeconds:
             venues=[name for name, _ in used],
         )
 
-    def _skip_to(self, until_ms: int) -> None:
-        """Passes over seconds in which every book is dead, however many they are."""
+    def _skip_to(self, end_ms: int, until_ms: int) -> None:
+        """Passes over seconds in which every book is dead, however many they are, up to one that ends at `end_ms`."""
         assert self._end_ms is not None
-        seconds = max(0, (until_ms - self._end_ms) // SECOND_MS + 1)
+        seconds = max(0, (min(end_ms - 1, until_ms) - self._end_ms) // SECOND_MS + 1)
         for name, track in self._tracks.items():
             self.refused[name]["stale"] += seconds if track.current is not None else 0
         self._end_ms += seconds * SECOND_MS

@@ -1,0 +1,84 @@
+"""Candles from trades: where a venue has none of a timeframe, and to check those that it has.
+
+Trade ids count up by one at the venue. So ids without a hole prove that nothing is missing between two trades, and that
+a candle between them in which there is none was quiet.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import polars as pl
+
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream
+
+TRADES = pl.Schema(
+    {"trade_id": pl.Int64, "time": TIME, "price": pl.Float64, "amount": pl.Float64, "side": pl.String}  # taker's side
+)
+UNITS = 100_000_000  # of an amount: venues count in hundred-millionths, and sums of those are exact
+FROM_TRADES = pl.Schema({"open_time": TIME} | dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64))
+
+
+def trade_frame(rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
+    """Landed rows of trades of one market in the columns of TRADES, by id, each id once."""
+    schema = {name: kind for name, kind in TRADES.items() if name != "time"} | {"time_ms": pl.Int64}
+    frame = pl.DataFrame(list(rows), schema=schema).with_columns(time=(pl.col("time_ms") * 1000).cast(TIME))
+    return frame.select(TRADES.names()).unique("trade_id").sort("trade_id")
+
+
+def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
+    """open_time and OHLCV of every candle in which there is a trade; whether any are missing is not asked.
+
+    Takes the columns of TRADES, by id. A trade on an edge belongs to the candle that opens there.
+    """
+    units = (pl.col("amount") * UNITS).round().cast(pl.Int128)
+    return (
+        trades.group_by(open_time=_open_time(stream))
+        .agg(
+            open=pl.col("price").first(),
+            high=pl.col("price").max(),
+            low=pl.col("price").min(),
+            close=pl.col("price").last(),
+            volume=units.sum().cast(pl.Float64) / UNITS,
+        )
+        .sort("open_time")
+        .cast(FROM_TRADES)
+    )
+
+
+def whole_candles(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
+    """open_time and OHLCV of the candles that the ids prove whole, quiet ones among them, with volume 0.
+
+    Not proven are the candle of the first trade and that of the last, and those that a hole in the ids touches, from
+    the trade before it to the trade after it. A quiet candle stands at the close before it.
+    """
+    if trades.is_empty():
+        return FROM_TRADES.to_frame()
+    placed = trades.select("trade_id", open_time=_open_time(stream))
+    first, last = placed["open_time"].min(), placed["open_time"].max()
+    assert isinstance(first, datetime)
+    assert isinstance(last, datetime)
+    grid = pl.datetime_range(first, last, stream.step, eager=True).cast(TIME).to_frame("open_time")
+    holes = placed.with_columns(before=pl.col("open_time").shift(1)).filter(pl.col("trade_id").diff() > 1)
+    edges = pl.DataFrame(
+        {"before": [first, last], "open_time": [first, last]}, schema={"before": TIME, "open_time": TIME}
+    )
+    unproven = pl.concat([holes.select("before", "open_time"), edges]).select(
+        first=pl.min_horizontal("before", "open_time"), last=pl.max_horizontal("before", "open_time")
+    )
+    touched = grid.join_where(unproven, pl.col("open_time") >= pl.col("first"), pl.col("open_time") <= pl.col("last"))
+    flat = pl.col("close").fill_null(strategy="forward")
+    filled = grid.join(candles_from_trades(trades, stream), on="open_time", how="left").sort("open_time")
+    return (
+        filled.with_columns(close=flat)
+        .with_columns(pl.col("open", "high", "low").fill_null(pl.col("close")), pl.col("volume").fill_null(0.0))
+        .join(touched, on="open_time", how="anti")
+        .sort("open_time")
+        .cast(FROM_TRADES)
+    )
+
+
+def _open_time(stream: Stream) -> pl.Expr:
+    """The open time of the candle that a trade belongs to."""
+    step_us = stream.step_ms * 1000
+    return (pl.col("time").to_physical() // step_us * step_us).cast(TIME)
