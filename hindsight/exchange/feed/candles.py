@@ -10,7 +10,7 @@ from hindsight.exchange.feed.connection import PAGE, Connection
 from hindsight.exchange.feed.messages import HeardCandle
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
-from hindsight.exchange.feed.sequence import CandleSequence, Want
+from hindsight.exchange.feed.sequence import FRUITLESS, CandleSequence, Want
 from hindsight.exchange.feed.trade_ids import TradeIds
 from hindsight.exchange.segments import Row
 from hindsight.market.streams import Stream, Window, from_ms
@@ -42,6 +42,7 @@ class StreamCandles:
         self.sequence = CandleSequence(stream, grace_ms=grace_ms, is_quiet=ids.is_quiet)
         self._is_looking_back = False
         self._look_again_at: float | None = None
+        self._unproven = 0  # proofs in a row that did not come as far as the hole
 
     def begin(self, position_ms: int | None, known: list[Row], first_candles: int) -> None:
         """Goes on after `position_ms`; a stream met for the first time begins `first_candles` before now."""
@@ -144,15 +145,20 @@ class StreamCandles:
 
     async def _prove(self, start_ms: int, end_ms: int) -> None:
         """Looks through the trades of a hole: seconds without one were quiet, the others are missing."""
-        since_ms = start_ms - self.stream.step_ms
+        since_ms, newest_ms = start_ms - self.stream.step_ms, 0
         for _ in range(PROOF_PAGES):
             found = await self.connection.trade_ids(self.stream.symbol, since_ms)
             for first, last, time_ms in found:
                 self.ids.saw(first, last, time_ms, time_ms)
-            if len(found) < PAGE or found[-1][2] >= end_ms:
+                newest_ms = time_ms
+            if len(found) < PAGE or newest_ms >= end_ms:
                 break
-            since_ms = max(found[-1][2], since_ms + 1)
-        self._land(self.sequence.proven(end_ms))
+            since_ms = max(newest_ms, since_ms + 1)
+        # Trades that have not come as far as the candles prove nothing yet; but they are not waited for without end.
+        self._unproven = self._unproven + 1 if newest_ms < end_ms else 0
+        if self._unproven in (0, FRUITLESS):
+            self._unproven = 0
+            self._land(self.sequence.proven(end_ms))
 
     def _want(self) -> Want | None:
         clock, now = self.connection.clock, self.part.times.monotonic()

@@ -32,14 +32,18 @@ class VenueClock:
     def saw(self, venue_ms: int) -> None:
         """The market had come to `venue_ms` when this was called, or before: a candle that opened then exists."""
         now = self.monotonic()
-        if now - self._span > FORGET_SECONDS:  # so that a slow drift between two clocks cannot add up
-            is_next = now - self._span <= 2 * FORGET_SECONDS
-            self._proven_before, self._proven, self._span = (self._proven if is_next else 0.0), 0.0, now
+        age = now - self._span
+        if age > FORGET_SECONDS:  # so that a slow drift between two clocks cannot add up
+            self._proven_before, self._proven, self._span = self._still_proven(age), 0.0, now
         self._proven = max(self._proven, venue_ms - now * self.speed * 1000)
 
     def reached_ms(self) -> int:
         """The market has come at least this far; 0 where nothing is known."""
         now = self.monotonic()
-        proven = self._proven if now - self._span <= FORGET_SECONDS else 0.0
-        proven = max(proven, self._proven_before if now - self._span <= FORGET_SECONDS else self._proven)
+        proven = self._still_proven(now - self._span)
         return int(proven + now * self.speed * 1000) if proven else 0
+
+    def _still_proven(self, age: float) -> float:
+        if age <= FORGET_SECONDS:
+            return max(self._proven, self._proven_before)
+        return self._proven if age <= 2 * FORGET_SECONDS else 0.0

@@ -10,6 +10,7 @@ from hindsight.errors import MessageRefused
 DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 # Venues whose clock is further ahead than this of what they show over REST are not believed.
 FUTURE_MS = 10_000
+PAST_MS = 315_532_800_000  # 1980: seconds taken for milliseconds land in 1970
 
 Values = tuple[float, float, float, float, float]
 
@@ -98,8 +99,8 @@ def number(value: object, name: str) -> float:
 
 def moment(value: object, name: str, now_ms: int) -> int:
     """The instant in `value`, in milliseconds; refused where it lies ahead of the venue's own clock."""
-    if type(value) is not int or value <= 0:
-        raise MessageRefused(f"{name} is missing" if value is None else f"{name} is not an instant")
+    if type(value) is not int or value < PAST_MS:
+        raise MessageRefused(f"{name} is missing" if value is None else f"{name} is not an instant in milliseconds")
     if value > now_ms + FUTURE_MS:
         raise MessageRefused(f"{name} lies in the future")
     return value

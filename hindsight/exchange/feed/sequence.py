@@ -15,7 +15,6 @@ from hindsight.market.streams import Stream
 
 REMEMBERED = 1200  # candles whose values are known, for telling a correction from a repeat
 HELD_BACK = 5000  # candles that wait for a hole to be filled; what is dropped, REST gives back
-LONGEST_QUIET_MS = 60_000  # nobody having traded for longer is an outage, proven or not
 FRUITLESS = 8  # answers without the candle looked for, nor a later one, until it counts as missing
 
 ClosedBy = Literal["flag", "next", "clock", "rest", "trades"]
@@ -57,6 +56,7 @@ class CandleSequence:
         self._absent_ms = 0  # what opens before this and did not come is not there at the venue
         self._unproven_ms = 0  # what opens before this and is not proven quiet by now will not be
         self._fruitless = 0
+        self._given_up: dict[int, None] = {}  # open times of missing candles, should they come late
 
     def begin(self, position_ms: int, known: Iterable[Row] = ()) -> list[Row]:
         """Goes on after `position_ms`; `known` are rows landed before, oldest first. What was heard already follows."""
@@ -99,6 +99,7 @@ class CandleSequence:
         clock at the answer. The last candle is the forming one, unless the market had passed its close by then.
         """
         rows: list[Row] = []
+        filled: list[Row] = []
         before, next_ms = self.position_ms, self.next_ms
         for index, candle in enumerate(candles):
             opened, closes = candle.open_time_ms, candle.open_time_ms + self.step_ms
@@ -110,7 +111,8 @@ class CandleSequence:
                 continue  # REST may lag behind the socket for a moment
             if opened >= next_ms:
                 self._hold(opened, closed)
-            elif opened in self._known:
+                filled += self._advance() if opened == self.next_ms else []
+            elif opened in self._known or opened in self._given_up:
                 rows += self._changed(opened, closed, now_ms)
             else:
                 self._remember(opened, candle.values, asked_ms)
@@ -118,7 +120,7 @@ class CandleSequence:
             self._newest_ms = max(self._newest_ms, candles[-1].open_time_ms)
             if since_ms <= next_ms:
                 self._absent_ms = max(self._absent_ms, candles[-1].open_time_ms)
-        filled = self._advance()
+        filled += self._advance()
         self.filled += len(filled) if want != "clock" else 0
         self._fruitless = 0 if self.position_ms != before or want != "hole" else self._fruitless + 1
         if self._fruitless >= FRUITLESS:
@@ -151,14 +153,17 @@ class CandleSequence:
 
     @property
     def hole(self) -> tuple[int, int]:
-        """The open times [start, end) that are looked for."""
-        return self.next_ms, max(self._absent_ms, self._heard_after(self.next_ms) or 0, self.next_ms + self.step_ms)
+        """The open times [start, end) that are looked for; those that REST does not have, where there are any."""
+        next_ms = self.next_ms
+        end_ms = self._absent_ms if next_ms < self._absent_ms else self._heard_after(next_ms)
+        return next_ms, end_ms or next_ms + self.step_ms
 
     def _hold(self, opened: int, closed: Closed) -> None:
         held = self._pending.get(opened)
         if held is None:
-            if len(self._pending) < HELD_BACK:
-                self._pending[opened] = [closed]
+            self._pending[opened] = [closed]
+            if len(self._pending) > HELD_BACK:
+                del self._pending[max(self._pending)]
         elif closed.values not in (each.values for each in held) and closed.as_of_ms > held[-1].as_of_ms:
             held.append(closed)
 
@@ -184,8 +189,11 @@ class CandleSequence:
                 quiet = Closed((close, close, close, close, 0.0), next_ms + self.step_ms, "trades")
                 rows.append(self._row(next_ms, quiet, None))
                 self._remember(next_ms, quiet.values, quiet.as_of_ms)
-            elif next_ms < (self._unproven_ms if self.step_ms == 1000 else self._absent_ms):
+            elif next_ms < (min(self._unproven_ms, self._absent_ms) if self.step_ms == 1000 else self._absent_ms):
                 self.missing += 1
+                self._given_up[next_ms] = None
+                while len(self._given_up) > REMEMBERED:
+                    del self._given_up[next(iter(self._given_up))]
             else:
                 break
             self.position_ms = next_ms
@@ -198,8 +206,9 @@ class CandleSequence:
 
     def _quiet_close(self, opened: int) -> float | None:
         """The close that a quiet candle repeats; None where it may not have been quiet."""
-        before, until = self._known.get(opened - self.step_ms), self._heard_after(opened)
-        if before is None or until is None or until - opened > LONGEST_QUIET_MS or not self._is_quiet(opened, until):
+        before = self._known.get(opened - self.step_ms)
+        is_over = self._heard_after(opened) is not None
+        if before is None or not is_over or not self._is_quiet(opened, opened + self.step_ms):
             return None
         return before.values[3]
 
@@ -215,8 +224,12 @@ class CandleSequence:
                 return []
             known.earlier.append(known.values)
             known.values, known.as_of_ms = closed.values, closed.as_of_ms
-        else:
+        elif opened in self._given_up:
+            del self._given_up[opened]
+            self.missing -= 1
             self._remember(opened, closed.values, closed.as_of_ms)
+        else:
+            return []  # longer ago than anything is remembered
         self.corrections += 1
         # A venue's clock that is behind must not make a correction known before the close.
         return [self._row(opened, closed, max(known_ms, opened + self.step_ms + 1))]

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, insort
 
+LONGEST_QUIET_MS = 60_000  # nobody having traded for longer is an outage, whatever the ids say
 REMEMBERED = 4000  # instants with a known trade, an hour of 1s candles; older ones are forgotten
 
 
@@ -33,4 +34,5 @@ class TradeIds:
         before, after = bisect_left(self._lasts, start_ms) - 1, bisect_left(self._firsts, end_ms)
         if before < 0 or after == len(self._firsts):
             return False
-        return self._last[self._lasts[before]] + 1 == self._first[self._firsts[after]]
+        last_ms, first_ms = self._lasts[before], self._firsts[after]
+        return self._last[last_ms] + 1 == self._first[first_ms] and first_ms - last_ms <= LONGEST_QUIET_MS
