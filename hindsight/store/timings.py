@@ -9,7 +9,7 @@ import polars as pl
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.store.rows import insert, select
+from hindsight.store.rows import OF_STREAM, insert, select, select_with, stream_key
 
 Stage = Literal["stored", "predicted", "trained"]
 
