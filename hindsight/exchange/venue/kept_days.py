@@ -12,7 +12,6 @@ from hindsight.exchange.venue.seconds import (
     NO_TRADES,
     DaySource,
     MinuteTrades,
-    trades_of_minute,
 )
 
 MINUTES = DAY_MS // MINUTE_MS
@@ -24,7 +23,6 @@ class KeptDays:
     def __init__(self, source: DaySource) -> None:
         self.source = source
         symbols = len(source.listings)
-        self.day = lru_cache(maxsize=3 * symbols)(source.day)
         self.trades = lru_cache(maxsize=16 * symbols)(self._trades)
         self._seconds = lru_cache(maxsize=2 * symbols)(source.delivered)
         self._others = lru_cache(maxsize=128)(source.delivered)
@@ -51,7 +49,7 @@ class KeptDays:
         """Whether the venue delivers anything in the second of this instant."""
         if moment_ms < self.source.opening_ms or self.has_ended(moment_ms):
             return False
-        return bool(self.day(symbol, moment_ms // DAY_MS).is_delivered[moment_ms % DAY_MS // 1000])
+        return bool(self.source.day(symbol, moment_ms // DAY_MS).is_delivered[moment_ms % DAY_MS // 1000])
 
     def last_delivered(self, symbol: str, moment_ms: int) -> int:
         """The last instant at or before this one in a second that was delivered; the opening where there is none."""
@@ -59,7 +57,7 @@ class KeptDays:
             return moment_ms
         for day in range(moment_ms // DAY_MS, self.source.opening_ms // DAY_MS - 1, -1):
             end = min(moment_ms - day * DAY_MS, DAY_MS) // 1000
-            seconds = np.flatnonzero(self.day(symbol, day).is_delivered[:end])
+            seconds = np.flatnonzero(self.source.day(symbol, day).is_delivered[:end])
             if len(seconds):
                 return day * DAY_MS + int(seconds[-1]) * 1000 + 999
         return self.source.opening_ms
@@ -69,5 +67,4 @@ class KeptDays:
         moment_ms = minute * MINUTE_MS
         if moment_ms < self.source.opening_ms or self.has_ended(moment_ms):
             return NO_TRADES
-        day, source = self.day(symbol, minute // MINUTES), self.source
-        return trades_of_minute(day, minute % MINUTES, source.units_per_lot, source.noise(symbol, minute))
+        return self.source.trades(symbol, minute)

@@ -66,7 +66,7 @@ class SecondsBook:
 
     def _prices(self, minute: int) -> list[int]:
         """The price of the last trade on time, at each tick of a minute since 1970."""
-        day, made = self.kept.day(self.listing.id, minute // MINUTES), self.kept.trades(self.listing.id, minute)
+        day, made = self.kept.source.day(self.listing.id, minute // MINUTES), self.kept.trades(self.listing.id, minute)
         in_day = minute % MINUTES
         on_time = made.known == made.times
         ticks = in_day * MINUTE_MS + np.arange(TICKS_PER_MINUTE) * TICK_MS

@@ -10,6 +10,7 @@ from hindsight.exchange.venue import wire
 from hindsight.exchange.venue.kept_days import KeptDays
 from hindsight.exchange.venue.market import Event, Kline, Listing, Pace
 from hindsight.exchange.venue.seconds import DAY_MS, MINUTE_MS, forming
+from hindsight.exchange.venue.seconds_trades import ids_between
 
 OPENED_MS = pl.col("open_time").to_physical() // 1000
 KNOWN_MS = pl.col("recorded_at").to_physical() // 1000
@@ -34,11 +35,11 @@ def klines(kept: KeptDays, listing: Listing, timeframe: str, first_ms: int, last
 
 def forming_kline(kept: KeptDays, listing: Listing, timeframe: str, now_ms: int) -> Kline | None:
     """The candle that is open at `now`; None before anything of it was delivered."""
-    if now_ms < kept.source.opening_ms or kept.has_ended(now_ms):
-        return None
     step_ms = kept.step_ms(timeframe)
     open_ms = now_ms - now_ms % step_ms
-    day, current = kept.day(listing.id, now_ms // DAY_MS), kept.trades(listing.id, now_ms // MINUTE_MS)
+    if open_ms < kept.source.opening_ms or kept.has_ended(now_ms):
+        return None  # nothing yet, nothing any more, or a candle whose beginning nobody knows
+    day, current = kept.source.day(listing.id, now_ms // DAY_MS), kept.trades(listing.id, now_ms // MINUTE_MS)
     candle = forming(day, current, open_ms % DAY_MS // 1000, now_ms % DAY_MS, kept.source.units_per_lot)
     if candle is None:
         return None
@@ -69,7 +70,8 @@ def _closing(kept: KeptDays, listing: Listing, timeframe: str, since_ms: int) ->
         known = frame.select(KNOWN_MS)["recorded_at"].to_list()
         for at_ms, row in zip(known, _rows(frame), strict=True):
             kline = _kline(listing, row, step_ms)
-            yield Event(at_ms, wire.kline_message(listing, timeframe, kline, at_ms, is_closed=True))
+            ids = ids_between(kept, listing, kline.open_ms, kline.close_ms, at_ms)
+            yield Event(at_ms, wire.kline_message(listing, timeframe, kline, ids, at_ms, is_closed=True))
 
 
 def _pushes(kept: KeptDays, listing: Listing, timeframe: str, since_ms: int, pace: Pace) -> Iterator[Event]:
@@ -86,7 +88,8 @@ def _pushes(kept: KeptDays, listing: Listing, timeframe: str, since_ms: int, pac
                 continue
             kline = forming_kline(kept, listing, timeframe, at_ms)
             if kline is not None:
-                message = wire.kline_message(listing, timeframe, kline, at_ms, is_closed=False)
+                ids = ids_between(kept, listing, open_ms, at_ms + 1, at_ms)
+                message = wire.kline_message(listing, timeframe, kline, ids, at_ms, is_closed=False)
                 yield Event(at_ms, message, is_forming=True)
 
 

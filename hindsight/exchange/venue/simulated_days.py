@@ -5,12 +5,13 @@ simulated_market(symbols=("ETH/USDT", "BTC/USDT"), seed=7, phi=0.3)
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import lru_cache
 
-import numpy as np
 import polars as pl
 
 from hindsight.exchange.simulated import OPENING, OPENING_DAY, SimulatedVenue
 from hindsight.exchange.simulated_market import (
+    MINUTES,
     Instrument,
     MinuteChain,
     delivered_of_day,
@@ -19,8 +20,9 @@ from hindsight.exchange.simulated_market import (
     seconds_of_day,
 )
 from hindsight.exchange.venue.book import SyntheticBook
+from hindsight.exchange.venue.made_up_trades import TRADES_PER_MINUTE, trades_of_minute
 from hindsight.exchange.venue.market import Listing
-from hindsight.exchange.venue.seconds import TRADES_PER_MINUTE, Day
+from hindsight.exchange.venue.seconds import Day, MinuteTrades
 from hindsight.exchange.venue.seconds_market import SecondsMarket
 from hindsight.market.candles import CANDLES
 from hindsight.market.streams import EPOCH, TIMEFRAMES, Stream, Window, to_ms
@@ -50,12 +52,13 @@ class SimulatedDays:
             )
             for id_, each in self.instruments.items()
         }
+        self.day = lru_cache(maxsize=3 * len(symbols))(self._day)
         self._chains = {id_: MinuteChain(seed, phi, each) for id_, each in self.instruments.items()}
 
     def start_ms(self, present_ms: int) -> int:
         return present_ms
 
-    def day(self, symbol: str, day: int) -> Day:
+    def _day(self, symbol: str, day: int) -> Day:
         seed, instrument = self.venue.seed, self.instruments[symbol]
         seconds = seconds_of_day(seed, instrument, day, *self._chains[symbol].day(day - OPENING_DAY))
         is_delivered = delivered_of_day(seed, instrument, day)
@@ -76,8 +79,10 @@ class SimulatedDays:
     def minute_of_trade(self, symbol: str, trade_id: int) -> int:
         return (trade_id - 1) // TRADES_PER_MINUTE + OPENING_MINUTE
 
-    def noise(self, symbol: str, minute: int) -> np.random.Generator:
-        return generator(self.venue.seed, self.instruments[symbol].symbol, "trades", minute)
+    def trades(self, symbol: str, minute: int) -> MinuteTrades:
+        day, in_day = divmod(minute, MINUTES)
+        noise = generator(self.venue.seed, self.instruments[symbol].symbol, "trades", minute)
+        return trades_of_minute(self.day(symbol, day), in_day, UNITS_PER_LOT, noise)
 
 
 def simulated_market(symbols: Sequence[str], seed: int, phi: float) -> SecondsMarket:

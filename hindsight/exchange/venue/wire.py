@@ -1,15 +1,16 @@
 """Binance's JSON, https://developers.binance.com/docs/binance-spot-api-docs: what REST answers and streams send.
 
 Not known here and filled in: quote volume (volume times the mean of the four prices), half of it as the takers', and
-counts of trades. ccxt reads none of them.
+the number of trades in REST candles. ccxt reads none of them.
 """
 
 from hindsight.exchange.venue.market import Book, Kline, Listing, Message, Trade
 
-NO_TRADE_ID = -1  # Binance's own value where a candle has no trade
 
-
-def kline_message(listing: Listing, timeframe: str, kline: Kline, event_ms: int, *, is_closed: bool) -> Message:
+def kline_message(
+    listing: Listing, timeframe: str, kline: Kline, ids: tuple[int, int, int], event_ms: int, *, is_closed: bool
+) -> Message:
+    """A candle; `ids` are the first and the last of its trades, and their number."""
     quote = _quote_volume(kline)
     return {
         "e": "kline",
@@ -20,14 +21,14 @@ def kline_message(listing: Listing, timeframe: str, kline: Kline, event_ms: int,
             "T": kline.close_ms - 1,
             "s": listing.id,
             "i": timeframe,
-            "f": NO_TRADE_ID,
-            "L": NO_TRADE_ID,
+            "f": ids[0],
+            "L": ids[1],
             "o": kline.open,
             "c": kline.close,
             "h": kline.high,
             "l": kline.low,
             "v": kline.volume,
-            "n": 0,
+            "n": ids[2],
             "x": is_closed,
             "q": f"{quote:.8f}",
             "V": f"{float(kline.volume) / 2:.8f}",
