@@ -15,7 +15,7 @@ from hindsight.market.streams import Stream
 TRADES = pl.Schema(
     {"trade_id": pl.Int64, "time": TIME, "price": pl.Float64, "amount": pl.Float64, "side": pl.String}  # taker's side
 )
-UNITS = 100_000_000  # of an amount: venues count in hundred-millionths, and sums of those are exact
+UNITS = pl.Decimal(38, 8)  # venues count amounts in hundred-millionths, and sums of those are exact
 FROM_TRADES = pl.Schema({"open_time": TIME} | dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64))
 
 
@@ -31,7 +31,6 @@ def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
 
     Takes the columns of TRADES, by id. A trade on an edge belongs to the candle that opens there.
     """
-    units = (pl.col("amount") * UNITS).round().cast(pl.Int128)
     return (
         trades.group_by(open_time=_open_time(stream))
         .agg(
@@ -39,7 +38,7 @@ def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
             high=pl.col("price").max(),
             low=pl.col("price").min(),
             close=pl.col("price").last(),
-            volume=units.sum().cast(pl.Float64) / UNITS,
+            volume=pl.col("amount").cast(UNITS).sum(),
         )
         .sort("open_time")
         .cast(FROM_TRADES)
