@@ -5,11 +5,15 @@ import json
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from hindsight.errors import SettingRefused
 from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import Market
+from hindsight.exchange.venue.recorded_minutes import minutes_market
 from hindsight.exchange.venue.server import serve
+from hindsight.exchange.venue.session_files import SessionFiles
+from hindsight.exchange.venue.session_market import session_market
 from hindsight.exchange.venue.simulated_days import simulated_market
 from hindsight.market.streams import to_ms
 from hindsight.settings import Settings
@@ -33,7 +37,13 @@ async def _serve(market: Market, port: int, speed: float, start_ms: int | None, 
 
 
 def _market(settings: Settings, recording: str) -> Market:
-    return simulated_market(settings.symbols, settings.simulated_seed, settings.simulated_phi)
+    """The market of the settings: recorded messages or 1m candles where a folder is named, else the simulated one."""
+    if not recording:
+        return simulated_market(settings.symbols, settings.simulated_seed, settings.simulated_phi)
+    folder = Path(recording).expanduser()
+    if any(SessionFiles(folder, symbol.replace("/", "")).exists for symbol in settings.symbols):
+        return session_market(folder, settings.symbols)
+    return minutes_market(folder, settings.archive_venue, settings.symbols)
 
 
 def _fault(text: str) -> Fault:

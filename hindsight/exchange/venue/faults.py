@@ -132,7 +132,7 @@ class Armed:
             return False
         if fault.only == "forming" and (is_closing or kline is None):
             return False
-        if fault.fault in ("break_chain", "cross") and not ({"U", "B"} & message.keys()):
+        if (fault.fault == "break_chain" and "U" not in message) or (fault.fault == "cross" and "b" not in message):
             return False
         return self._counted()
 

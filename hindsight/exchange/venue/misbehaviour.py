@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from hindsight.exchange.venue.clock import Clock
-from hindsight.exchange.venue.faults import MISSING, Armed, Fault
+from hindsight.exchange.venue.faults import Armed, Fault
 from hindsight.exchange.venue.market import Kline, Message
+from hindsight.exchange.venue.spoiled import break_chain, corrupted, cross, set_field
 
 REMEMBERED = 1000  # spent faults that can still be looked at, and candles that REST shows corrected
-LOST_UPDATES = 7
 WIRE_NAMES = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
 
 
@@ -126,15 +126,15 @@ class Faults:
                 case "reorder":
                     is_reordered = True
                 case "corrupt":
-                    text = _corrupted(text or _written(message))
+                    text = corrupted(text or _written(message))
                 case "truncate":
                     text = (text or _written(message))[: len(text or _written(message)) // 2]
                 case "field":
-                    _set_field(message, fault)
+                    set_field(message, fault)
                 case "break_chain":
-                    message["U"] = int(str(message.get("U", 0))) + LOST_UPDATES
+                    break_chain(message)
                 case "cross":
-                    _cross(message)
+                    cross(message)
                 case "close" | "half_open":
                     ends = fault
                 case "correct":
@@ -167,50 +167,10 @@ class Faults:
         return _written(changed)
 
     def _strike_off(self) -> None:
-        self.spent.extend(armed for armed in self.armed if armed.is_spent)
-        self.armed = [armed for armed in self.armed if not armed.is_spent]
+        for armed in [each for each in self.armed if each.is_spent]:
+            self.armed.remove(armed)  # in place: another thread may be arming one
+            self.spent.append(armed)
 
 
 def _written(message: object) -> str:
     return json.dumps(message, separators=(",", ":"))
-
-
-def _corrupted(text: str) -> str:
-    """Not JSON any more, though it begins like it."""
-    middle = len(text) // 2
-    return f"{text[:middle]}}}{{{text[middle:]}"
-
-
-def _set_field(message: Message, fault: Fault) -> None:
-    *path, last = fault.name.split(".")
-    place: object = message
-    for part in path:
-        place = _item(place, part)
-    if isinstance(place, list) and last.isdigit() and int(last) < len(place):
-        if fault.value is MISSING:
-            del place[int(last)]
-        else:
-            place[int(last)] = fault.value
-    elif isinstance(place, dict):
-        if fault.value is MISSING:
-            place.pop(last, None)
-        else:
-            place[last] = fault.value
-
-
-def _item(place: object, part: str) -> object:
-    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
-        place[int(part)] = list(place[int(part)])  # levels are tuples
-        return place[int(part)]
-    return place.get(part) if isinstance(place, dict) else None
-
-
-def _cross(message: Message) -> None:
-    if "u" in message and "B" in message:
-        message["b"], message["a"] = message["a"], message["b"]
-        return
-    bids, asks = message.get("b"), message.get("a")
-    if isinstance(bids, list) and isinstance(asks, list) and (standing := [bid for bid in bids if Decimal(bid[1])]):
-        best = max(Decimal(price) for price, _ in standing)
-        tick = Decimal(1).scaleb(int(best.as_tuple().exponent))
-        asks.insert(0, [str(best - 5 * tick), standing[0][1]])
