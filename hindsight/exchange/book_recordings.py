@@ -8,6 +8,8 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +19,7 @@ from hindsight.market.book_rows import BookSecond
 from hindsight.market.book_seconds import BookSeconds
 from hindsight.market.order_book import Level, OrderBook
 
-MARGIN = 30  # bucket widths of the book that are offered, on either side
+MARGIN = 24  # bucket widths of the book that are offered, on either side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +94,13 @@ def _wire(path: Path) -> Iterator[BookMessage]:
 
 
 def _table(path: Path) -> Iterator[BookMessage]:
-    levels = pl.read_parquet(path, columns=["ts_ms", "side", "price", "size", "snapshot", "U", "u"])
-    key = ("snapshot", "U", "u", "ts_ms")
-    for (is_snapshot, first_id, final_id, event_ms), rows in levels.group_by(*key, maintain_order=True):
-        bids, asks = (rows.filter(side=side).select("price", "size").rows() for side in ("bid", "ask"))
+    columns = ["snapshot", "U", "u", "ts_ms", "side", "price", "size"]
+    levels = pl.read_parquet(path, columns=columns).select(columns).iter_rows()
+    for (is_snapshot, first_id, final_id, event_ms), rows in groupby(levels, key=itemgetter(0, 1, 2, 3)):
+        bids: list[Level] = []
+        asks: list[Level] = []
+        for *_, side, price, size in rows:
+            (bids if side == "bid" else asks).append((price, size))
         yield BookMessage(
-            is_snapshot=bool(is_snapshot),
-            first_id=int(str(first_id)),
-            final_id=int(str(final_id)),
-            event_ms=int(str(event_ms)),
-            bids=list(bids),
-            asks=list(asks),
+            is_snapshot=is_snapshot, first_id=first_id, final_id=final_id, event_ms=event_ms, bids=bids, asks=asks
         )
