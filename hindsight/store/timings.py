@@ -9,7 +9,7 @@ import polars as pl
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.store.rows import OF_STREAM, insert, select, select_with, stream_key
+from hindsight.store.rows import insert, select
 
 Stage = Literal["stored", "predicted", "trained"]
 
@@ -28,21 +28,37 @@ def note(
         )
 
 
-def lateness(con: duckdb.DuckDBPyConnection, since: datetime) -> pl.DataFrame:
-    """Per stream, model and stage of the closes from `since` on: how many, the newest, and seconds after the close."""
+def lateness(con: duckdb.DuckDBPyConnection, since: datetime, timeframe: str | None = None) -> pl.DataFrame:
+    """Per stream, model and stage of the closes from `since` on: how many, the newest, and seconds after the close.
+
+    `recent_seconds` is how late even the timeliest close of each of the last three passes was; null before there are
+    three. An outage that is over leaves one late pass, however many closes it caught up with.
+    """
     return select(
         con,
         """
+        with noted as (
+          select *, epoch(reached_at - close_time) as seconds
+          from timings
+          where close_time >= $since and timeframe = coalesce($timeframe, timeframe)),
+        passes as (
+          select venue, symbol, timeframe, model, stage, reached_at, min(seconds) as timeliest
+          from noted
+          group by venue, symbol, timeframe, model, stage, reached_at),
+        recent as (
+          select venue, symbol, timeframe, model, stage,
+                 if(count(*) >= 3, list_min(arg_max(timeliest, reached_at, 3)), null) as recent_seconds
+          from passes
+          group by venue, symbol, timeframe, model, stage)
         select venue, symbol, timeframe, model, stage, count(*) as closes, max(close_time) as newest,
-            arg_max(epoch(reached_at - close_time), close_time) as newest_seconds,
-            quantile_cont(epoch(reached_at - close_time), 0.5) as p50,
-            quantile_cont(epoch(reached_at - close_time), 0.95) as p95,
-            quantile_cont(epoch(reached_at - close_time), 0.99) as p99,
-            max(epoch(reached_at - close_time)) as slowest
-        from timings
-        where close_time >= $since
+               arg_max(seconds, close_time) as newest_seconds, any_value(recent_seconds) as recent_seconds,
+               quantile_cont(seconds, 0.5) as p50, quantile_cont(seconds, 0.95) as p95,
+               quantile_cont(seconds, 0.99) as p99, max(seconds) as slowest
+        from noted
+        join recent using (venue, symbol, timeframe, model, stage)
         group by venue, symbol, timeframe, model, stage
         order by venue, symbol, timeframe, model, stage
         """,
         since=since,
+        timeframe=timeframe,
     )
