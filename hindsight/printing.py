@@ -1,13 +1,14 @@
 """Tables for the terminal, narrow enough for eighty columns."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from hindsight.fact_table import print_facts, shown
+from hindsight.live_printing import print_live
 from hindsight.status import Status
 
 if TYPE_CHECKING:
@@ -24,17 +25,19 @@ PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight
 
 
 def print_status(status: Status, console: Console) -> None:
-    """What is stored; then, per model and stream, what it has come to and how it compares with the baselines."""
+    """What is stored; per model and stream, what it has come to and how it compares with the baselines; the feed."""
     if status.stored.is_empty():
         console.print("Nothing is stored yet. Start with [b]hindsight demo[/b] or [b]hindsight backfill --help[/b].")
+        print_live(status.live, console)
         return
-    _print_facts(console, "Stored", _stored_facts(status), _streams(status.stored))
+    print_facts(console, "Stored", _stored_facts(status), _streams(status.stored))
     learners = status.learned.select(LEARNER).rows()
-    _print_facts(console, "Learned", _learned_facts(status), [f"{m}\n{v} {s} {t}" for m, v, s, t in learners])
+    print_facts(console, "Learned", _learned_facts(status), [f"{m}\n{v} {s} {t}" for m, v, s, t in learners])
     for learner in learners:
         _print_scores(console, learner, _of(status.scores, learner))
     if status.bytes_per_reference is not None:
         console.print(f"A reference takes at most {status.bytes_per_reference:.0f} bytes on disk, prediction included.")
+    print_live(status.live, console)
 
 
 def print_remade(remade: "Remade", console: Console) -> None:
@@ -80,19 +83,6 @@ def _learned_facts(status: Status) -> dict[str, Sequence[object]]:
     return {name.replace("_", " "): whole[name].to_list() for name in names}
 
 
-def _print_facts(console: Console, title: str, facts: dict[str, Sequence[object]], columns: Sequence[str]) -> None:
-    if not columns:
-        return
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for name, values in facts.items():
-        # An id is copied, not counted.
-        table.add_row(name, *(str(value) if name == "newest reference" else _cell(value) for value in values))
-    console.print(table)
-
-
 def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFrame) -> None:
     """Target by target, best first: the model and its baselines on the same predictions."""
     if scores.is_empty():
@@ -108,7 +98,7 @@ def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFra
             style = "bold" if row["predictor"] == "model" else None
             figures = ("settled", "accuracy", "loss", "expected_calibration_error")
             cells = (row["target"], row["predictor"], *(row[name] for name in figures))
-            table.add_row(*(_cell(cell) for cell in cells), style=style)
+            table.add_row(*(shown(cell) for cell in cells), style=style)
         table.add_section()
     console.print(table)
 
@@ -119,17 +109,3 @@ def _streams(frame: pl.DataFrame) -> list[str]:
 
 def _of(frame: pl.DataFrame, learner: tuple[str, ...]) -> pl.DataFrame:
     return frame.filter(pl.col(name) == value for name, value in zip(LEARNER, learner, strict=True))
-
-
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return "-"
-        case int():
-            return f"{value:,}"
-        case float():
-            return f"{value:,.4f}"
-        case datetime():
-            return f"{value:%Y-%m-%d %H:%M}"
-        case _:
-            return str(value).replace("_", " ")
