@@ -4,6 +4,7 @@ Authentication of private endpoints belongs here too, between weight and handler
 """
 
 import asyncio
+import time
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -44,7 +45,7 @@ async def _weighed(request: web.Request, handler: Handler) -> web.StreamResponse
     venue, path = request.app[VENUE], request.path
     if not path.startswith("/api/"):
         return await handler(request)
-    verdict = venue.weights.charge(weight_of(path, request.query))
+    verdict = venue.weights.charge(weight_of(path, request.query), time.monotonic())
     if verdict.status != 200:
         response = refusal(verdict.status, verdict.retry_after)
     else:

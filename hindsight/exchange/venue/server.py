@@ -35,6 +35,7 @@ async def serve(
     ping_seconds: float = 20.0,
     pong_seconds: float = 60.0,
     lifetime_seconds: float = 86_400.0,
+    backlog: int = 20_000,
 ) -> AsyncIterator[Venue]:
     """A venue that takes connections until the block ends. Port 0 is any free one; `venue.url` tells which."""
     if start_ms is None:
@@ -50,6 +51,7 @@ async def serve(
         ping_seconds=ping_seconds,
         pong_seconds=pong_seconds,
         lifetime_seconds=lifetime_seconds,
+        backlog=backlog,
     )
     app = web.Application(middlewares=[gate.gate])
     app[VENUE] = venue

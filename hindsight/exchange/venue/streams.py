@@ -16,7 +16,6 @@ from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import NotListed
 from hindsight.exchange.venue.venue import VENUE, Venue
 
-BACKLOG = 20_000  # messages that one connection may be behind; a slower reader is disconnected
 NUMBERS = count(1)
 INVALID_REQUEST = 2  # Binance's code for a request that it cannot read
 
@@ -34,7 +33,7 @@ class Connection:
         self.streams: dict[str, None] = {}  # in the order of subscription
         self.sent = 0
         self.is_half_open = False
-        self._queue: asyncio.Queue[str] = asyncio.Queue(BACKLOG)
+        self._queue: asyncio.Queue[str] = asyncio.Queue(venue.backlog)
         self._heard_at = time.monotonic()
         self._closing: asyncio.Task[bool] | None = None  # kept, or it would be collected before it is done
 
@@ -128,6 +127,8 @@ class Connection:
         try:
             request = json.loads(text)
             method, names, number = request["method"], request.get("params", []), request.get("id")
+            if not isinstance(names, list):
+                raise TypeError(names)
         except (ValueError, KeyError, TypeError, AttributeError):
             self._reply({"error": {"code": INVALID_REQUEST, "msg": "Invalid request: not a request"}, "id": None})
             return

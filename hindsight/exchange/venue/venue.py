@@ -28,6 +28,7 @@ class Venue:
     ping_seconds: float = 20.0  # Binance pings that often,
     pong_seconds: float = 60.0  # gives up a connection without an answer after so long,
     lifetime_seconds: float = 86_400.0  # and ends each after a day
+    backlog: int = 20_000  # messages that a connection may be behind; a slower reader is disconnected
     url: str = ""
     requests: Counter[str] = field(default_factory=Counter)
     connections: dict[int, "Connection"] = field(default_factory=dict)

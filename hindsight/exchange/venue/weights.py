@@ -4,7 +4,6 @@ Source: https://developers.binance.com/docs/binance-spot-api-docs/rest-api/limit
 the seconds of Retry-After, however fast the venue's clock runs.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,8 +32,8 @@ class Weights:
     _ignored: int = 0
     _banned_until: float = 0.0
 
-    def charge(self, weight: int) -> Verdict:
-        now = time.monotonic()
+    def charge(self, weight: int, now: float) -> Verdict:
+        """What becomes of a request of this weight; `now` counts seconds from any instant."""
         if now < self._banned_until:
             return Verdict(418, round(self._banned_until - now) + 1)
         minute = int(now // MINUTE_SECONDS)
