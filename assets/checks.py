@@ -3,7 +3,7 @@
 A check covers what its run covered. Started by hand from the UI, without partitions, it covers all that is stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import polars as pl
@@ -73,8 +73,10 @@ QUESTIONS: dict[str, tuple[questions.Question, ...]] = {
     ),
 }
 
+Covered = Callable[[dg.AssetCheckExecutionContext, ScopeResource, WarehouseResource], list[Stretch]]
 
-def asked(asset: str, asks: tuple[questions.Question, ...]) -> dg.AssetChecksDefinition:
+
+def asked(asset: str, asks: tuple[questions.Question, ...], covered: Covered) -> dg.AssetChecksDefinition:
     """The checks that put `asks` to what a run of `asset` covered; one step, because a step costs 0.1 s."""
     by_name = {question.__name__: question for question in asks}
 
@@ -86,7 +88,7 @@ def asked(asset: str, asks: tuple[questions.Question, ...]) -> dg.AssetChecksDef
     def checks(
         context: dg.AssetCheckExecutionContext, scope: ScopeResource, warehouse: WarehouseResource
     ) -> Iterator[dg.AssetCheckResult]:
-        months = months_of(context, scope, warehouse)
+        months = covered(context, scope, warehouse)
         for key in context.selected_asset_check_keys:
             with warehouse.open().reading() as con:
                 asked_by_month = (by_name[key.name](con, each.stream, each.window) for each in months)
@@ -123,4 +125,4 @@ def answered(key: dg.AssetCheckKey, rows: pl.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-CHECKS = [asked(asset, asks) for asset, asks in QUESTIONS.items()]
+CHECKS = [asked(asset, asks, months_of) for asset, asks in QUESTIONS.items()]

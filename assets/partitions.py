@@ -78,13 +78,13 @@ def range_tags(stream: Stream, window: Window) -> dict[str, str]:
     return {RANGE_START: str(first), RANGE_END: str(last)}
 
 
-def run_keys(tags: dict[str, str]) -> list[str]:
+def run_keys(tags: dict[str, str], partitions: dg.MultiPartitionsDefinition = STREAM_MONTHS) -> list[str]:
     """The partition keys that a run with `tags` materialises; none where it was started without partitions."""
     if PARTITION in tags:
         return [tags[PARTITION]]
     if RANGE_START not in tags:
         return []
-    return list(STREAM_MONTHS.get_partition_keys_in_range(dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])))
+    return list(partitions.get_partition_keys_in_range(dg.PartitionKeyRange(tags[RANGE_START], tags[RANGE_END])))
 
 
 def stretches(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from assets.health_checks import health_checks
 from assets.metadata import as_table
 from hindsight.market.streams import Stream
 from hindsight.settings import load
@@ -16,10 +17,18 @@ from hindsight.store import summaries
 from resources.scope import instant
 from resources.warehouse import WarehouseResource
 
+HEALTH = dg.AssetSelection.checks(health_checks)  # of the present, not of the months that a run covers
 backfill = dg.define_asset_job(
     "backfill",
-    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("order_book"),  # no venue tells the past of its book
+    # No venue tells the past of its book.
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("order_book") - HEALTH,
     description="Candles to checkpoints over the months asked for. Running it again changes nothing.",
+)
+
+health = dg.define_asset_job(
+    "health",
+    selection=HEALTH,
+    description="Asks how far the live path is behind the market; the sensor `freshness` reports it without a run.",
 )
 
 

@@ -82,6 +82,13 @@ def book_at(con: duckdb.DuckDBPyConnection, stream: Stream, moment: datetime, ma
     return select(con, sql, **_market(stream), moment=moment, oldest=moment - max_age)
 
 
+def book_span(con: duckdb.DuckDBPyConnection, stream: Stream) -> Window | None:
+    """From the first stored second to the end of the last; None where there is none."""
+    sql = f"select min(second), max(known_at) from order_book where {OF_MARKET}"
+    first, last = con.execute(sql, _market(stream)).fetchall()[0]
+    return Window(start=first, end=last) if first else None
+
+
 def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | None:
     """When the newest row became known; None where there is none."""
     sql = f"select max(known_at) from order_book where {OF_MARKET}"

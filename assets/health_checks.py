@@ -1,0 +1,82 @@
+"""Whether the live path keeps up, as a check on each asset that it moves.
+
+They cover the present, whatever months a run has. A live run asks nothing of the kind: the sensor `freshness` reports
+the same answers without a run when one changes, and the job `health` asks by hand.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import as_table
+from hindsight.exchange.venue_time import venue_clock
+from hindsight.findings import Finding, Kind
+from hindsight.health import Health, health
+from hindsight.settings import load
+
+QUESTIONS: dict[Kind, tuple[str, str]] = {
+    "candles": ("late_candles", "Which streams get their candles late, or not at all?"),
+    "order_book": ("late_order_books", "Which markets get their order book late, or not at all?"),
+    "inference_references": ("late_predictions", "Which models predict late, or not at all?"),
+    "checkpoints": ("late_checkpoints", "Which models learn late, or not at all?"),
+}
+BAD = ("late", "dead")
+
+
+@dg.multi_asset_check(
+    name="health_checks",
+    specs=[dg.AssetCheckSpec(name, asset=kind, description=text) for kind, (name, text) in QUESTIONS.items()],
+    can_subset=True,
+)
+def health_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """How far the live path is behind the market at this moment."""
+    settings = load()
+    found = health(settings, venue_clock(settings.heartbeat_path)())
+    for kind, (name, _) in QUESTIONS.items():
+        key = dg.AssetCheckKey(dg.AssetKey(kind), name)
+        if key in context.selected_asset_check_keys:
+            yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=key.name, **answer(found, kind))
+
+
+def evaluations(found: Health) -> list[dg.AssetCheckEvaluation]:
+    """The same answers, to be reported without a run."""
+    return [
+        dg.AssetCheckEvaluation(asset_key=dg.AssetKey(kind), check_name=name, **answer(found, kind))
+        for kind, (name, _) in QUESTIONS.items()
+    ]
+
+
+def answer(found: Health, kind: Kind) -> dict[str, Any]:
+    """Passed where nothing of this kind is late or dead; a warning where it is late, an error where it is dead."""
+    # Where the tables cannot be read, that is the answer.
+    findings = (
+        found.of(kind) if found.tables is not None else [each for each in found.of("home") if each.verdict in BAD]
+    )
+    bad = [each for each in findings if each.verdict in BAD]
+    is_dead = any(each.verdict == "dead" for each in bad)
+    return {
+        "passed": not bad,
+        "severity": dg.AssetCheckSeverity.ERROR if is_dead else dg.AssetCheckSeverity.WARN,
+        "description": " ".join(f"{each.name}: {each.sentence}" for each in bad) or _all_well(found),
+        "metadata": {
+            "moment": dg.MetadataValue.timestamp(found.now),
+            **{verdict: sum(each.verdict == verdict for each in findings) for verdict in ("ok", "late", "dead", "off")},
+            **_worst(findings),
+            **({"findings": as_table(found.frame(kind))} if found.of(kind) else {}),
+        },
+    }
+
+
+def _all_well(found: Health) -> str:
+    return "All in time." if found.was_ever_live else "Nothing was ever live here."
+
+
+def _worst(findings: Sequence[Finding]) -> dict[str, float]:
+    """The greatest value of each figure, which the UI plots over time."""
+    worst: dict[str, float] = {}
+    for finding in findings:
+        for name, value in finding.figures.items():
+            if isinstance(value, int | float):
+                worst[name] = max(value, worst.get(name, value))
+    return worst
