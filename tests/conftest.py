@@ -1,9 +1,13 @@
 """Fixtures that every room's tests share: recorded market data, and small homes whose market stands already."""
 
+import json
+import random
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +16,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hindsight.exchange.feed.clock import VenueClock
+from hindsight.exchange.feed.heartbeat import write_heartbeat
+from hindsight.exchange.feed.part import Part, Times
 from hindsight.exchange.sources import Source, open_source
 from hindsight.market.candles import TIME, first_delivery
-from hindsight.market.streams import Stream, Window
+from hindsight.market.streams import Stream, Window, to_ms
 from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
 from hindsight.store.rows import select
@@ -179,3 +186,73 @@ def table() -> Callable[..., pl.DataFrame]:
             return select(con, f"select * from {name} order by {order}").drop("seconds", "mode", strict=False)
 
     return read
+
+
+class Sink(ThreadingHTTPServer):
+    """A webhook: keeps the JSON that is posted to it, and answers what the path asks for, as in /500."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, str]] = []
+        self.is_released = threading.Event()
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                sink.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                if self.path == "/hang":
+                    sink.is_released.wait(60)
+                self.send_response(int(self.path[1:]) if self.path[1:].isdigit() else 200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None: ...
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def url(self, path: str = "") -> str:
+        """The webhook as Apprise writes it."""
+        return f"json://127.0.0.1:{self.server_port}/{path}"
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """A real HTTP server on this machine that receives alerts."""
+    with Sink() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.is_released.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def beat() -> Callable[..., None]:
+    """Writes the feed's heartbeat: every part in a state, by default connected, for so many seconds."""
+
+    def write(
+        settings: Settings,
+        venue_now: datetime,
+        *,
+        states: dict[str, str] | None = None,
+        lasting: float = 600.0,
+        started: float = 3600.0,
+        local_ms: int = 1_700_000_000_000,
+    ) -> None:
+        names = [f"{stream} candles" for stream in settings.streams]
+        names += [f"{symbol} {kind}" for symbol in settings.symbols for kind in ("trades", "order_book")]
+        before = Times(
+            monotonic=lambda: 0.0, local_ms=lambda: local_ms - int(1000 * lasting), generator=random.Random(0)
+        )
+        times = Times(monotonic=lambda: 0.0, local_ms=lambda: local_ms, generator=random.Random(0))
+        parts = [Part(name, before) for name in names] if states != {} else []
+        for part in parts:
+            part.heard()
+            part.state, part.times = (states or {}).get(part.name, "connected"), times
+        clock = VenueClock(lambda: 0.0, settings.venue_speed)
+        clock.sync(to_ms(venue_now), 0.0, 0.0)
+        settings.home.mkdir(parents=True, exist_ok=True)
+        write_heartbeat(settings.heartbeat_path, local_ms - int(1000 * started), clock, times, parts, {})
+
+    return write
