@@ -25,7 +25,7 @@ class Seen:
     def changed(self, environment: Mapping[str, str], folder: str) -> str:
         """What is not as it was, in words; empty where nothing is."""
         settings = settings_of(environment, folder)
-        for name in sorted({*settings, *self.settings}):
+        for name in sorted({*settings, *self.settings}, reverse=True):
             if settings.get(name) != self.settings.get(name):
                 return f"{name} has changed"
         for file, version in self.files.items():
@@ -37,8 +37,9 @@ class Seen:
 def settings_of(environment: Mapping[str, str], folder: str) -> dict[str, str | int]:
     """All that `hindsight.settings` goes by: variables, the working directory, and the versions of both files."""
     variables = {name: value for name, value in environment.items() if name.startswith("HINDSIGHT_")}
-    files = {Path(folder, "hindsight.toml"), Path(environment.get("HINDSIGHT_HOME", folder), "hindsight.toml")}
-    return {**variables, "the working directory": folder, **{str(file): _version(file) for file in files}}
+    here, home = Path(folder), Path(folder, environment.get("HINDSIGHT_HOME", ""))
+    files = {"./hindsight.toml": here / "hindsight.toml", "hindsight.toml of the home": home / "hindsight.toml"}
+    return {**variables, "the working directory": folder, **{name: _version(file) for name, file in files.items()}}
 
 
 def _version(file: Path) -> int:

@@ -26,6 +26,8 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
+from hindsight.store.lock import held
+
 OPEN_FILES = 8  # of runs, in one process
 
 
@@ -34,8 +36,9 @@ class QuickSqliteStorage(DagsterSqliteStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         history, schedules = os.path.join(base_dir, "history"), os.path.join(base_dir, "schedules")
-        if not (_has_version(Path(history, "runs.db")) and _has_version(Path(schedules, "schedules.db"))):
-            super().__init__(base_dir, inst_data)  # makes the tables
+        if not _has_version(Path(schedules, "schedules.db")):  # the last one to be made
+            with held(Path(base_dir, "tables")):  # two at once leave tables that no Dagster can open
+                super().__init__(base_dir, inst_data)
         self.base_dir, self._inst_data = base_dir, inst_data
         self._run_storage = QuickRuns(create_db_conn_string(history, "runs"))
         self._event_log_storage = QuickEvents(os.path.join(history, "runs", ""))

@@ -35,6 +35,7 @@ class Part:
     heard: Callable[[str], None] = lambda line: None  # each line that it says
     again_seconds: float | None = None  # for one that ends by itself when it is done: until it starts again
     stop_seconds: float = 5.0  # between SIGTERM and SIGKILL
+    may_be_waiting: bool = False  # for so long, and for nothing that matters, that its SIGKILL is not worth a word
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)
     due_at: float = field(default=0.0, init=False)
@@ -78,7 +79,8 @@ class Supervisor:
                 continue
             process.send_signal(signal.SIGTERM)
             if not self.wait_until(partial(_has_ended, process), part.stop_seconds):
-                self.say(f"{part.name} did not stop within {part.stop_seconds:g} s and is killed")
+                if not part.may_be_waiting:
+                    self.say(f"{part.name} did not stop within {part.stop_seconds:g} s and is killed")
                 process.kill()
                 process.wait()
             self._listen(0)

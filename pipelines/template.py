@@ -36,7 +36,16 @@ from pipelines.worker import LOADED, report_end, work
 
 # What runs import late: inside the ops, and inside Dagster on the way to them.
 IMPORTED = (
-    *("hindsight.advance", "hindsight.learn", "hindsight.record", "numba", "pyarrow", "matplotlib.pyplot", "sqlite3"),
+    *(
+        "hindsight.advance",
+        "hindsight.learn",
+        "hindsight.record",
+        "numba",
+        "pyarrow",
+        "torch._dynamo",
+        "matplotlib.pyplot",
+        "sqlite3",
+    ),
     *("dagster._core.executor.in_process", "dagster._core.execution.plan.active"),
     *("dagster._core.storage.legacy_storage", "dagster._core.storage.noop_compute_log_manager"),
 )
@@ -196,7 +205,7 @@ class Template:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)  # duckdb complains on stderr about what is alive when an interpreter ends
+            os._exit(code)
 
 
 def _how(pid: int) -> str:
@@ -223,6 +232,7 @@ def main(folder: Path, owner: Process) -> None:
     template.load(DEFINITIONS)
     template.listen()
     template.serve()
+    os._exit(0)  # duckdb complains on stderr about what is alive when an interpreter ends
 
 
 if __name__ == "__main__":

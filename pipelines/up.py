@@ -71,7 +71,7 @@ def _dagster_parts(
 
     web = ["--workspace", str(workspace), "--port", str(port), "--dagster-log-level", "warning"]
     return [
-        Part(name="code", command=serve_code, is_wanted=is_settled),
+        Part(name="code", command=serve_code, is_wanted=is_settled, stop_seconds=1, may_be_waiting=True),
         Part(
             name="template",
             command=lambda: _python("pipelines.template", str(folder), str(os.getpid())),
@@ -83,6 +83,8 @@ def _dagster_parts(
             name="daemon",
             command=lambda: _python("pipelines.daemon", "run", "--workspace", str(workspace), *QUIET),
             is_wanted=has_code,
+            stop_seconds=1,
+            may_be_waiting=True,
         ),
         Part(name="webserver", command=lambda: _python("dagster_webserver", *web), is_wanted=has_code),
         Part(

@@ -145,13 +145,16 @@ def template_of(folder: Path) -> Process | None:
 def stop(folder: Path, timeout_seconds: float = 15.0) -> None:
     """Ends the template and the runs that it has forked, and returns when they are gone."""
     template = template_of(folder)
-    if template is None:
-        return
-    template.send(signal.SIGTERM)
-    deadline = time.monotonic() + timeout_seconds
-    while template.is_alive and time.monotonic() < deadline:
-        time.sleep(0.02)
-    template.send(signal.SIGKILL)
+    if template is not None:
+        template.send(signal.SIGTERM)
+        deadline = time.monotonic() + timeout_seconds
+        while template.is_alive and time.monotonic() < deadline:
+            time.sleep(0.02)
+        template.send(signal.SIGKILL)
+        for child in _started:
+            if child.pid == template.pid:
+                child.wait()
+    _started[:] = [child for child in _started if child.poll() is None]
 
 
 def workers(folder: Path) -> dict[str, Worker]:
