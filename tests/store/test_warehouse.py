@@ -77,7 +77,7 @@ def write_one(con: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_missing_warehouse_is_made_with_every_table(warehouse: Warehouse):
     with warehouse.reading() as con:
-        tables = {name for (name,) in con.execute("show tables").fetchall()}
+        tables = {name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()}
         assert con.execute("select version from warehouse_version").fetchall() == [(VERSION,)]
     declared = files("hindsight.store").joinpath("schema.sql").read_text()
     assert tables == {line.split()[5] for line in declared.splitlines() if line.startswith("create table")}
@@ -204,6 +204,19 @@ def test_a_warehouse_of_a_newer_hindsight_is_refused(warehouse: Warehouse):
     for way in (warehouse.reading, warehouse.writing):
         with pytest.raises(WarehouseNewer, match=rf"version {VERSION + 1}.*update Hindsight"), way():
             pass
+
+
+def test_a_warehouse_of_an_older_hindsight_gets_what_it_lacks_and_keeps_what_it_has(warehouse: Warehouse):
+    with warehouse.writing() as con:
+        write_one(con)
+        con.execute("drop view pivot_books")
+        con.execute("drop table order_book")
+        con.execute("update warehouse_version set version = 1")
+    assert count(warehouse) == 1
+    with warehouse.reading() as con:
+        assert con.execute("select count(*) from order_book").fetchall() == [(0,)]
+        assert con.execute("select count(*) from pivot_books").fetchall() == [(0,)]
+        assert con.execute("select version from warehouse_version").fetchall() == [(VERSION,)]
 
 
 def test_a_file_of_a_newer_duckdb_is_refused(warehouse: Warehouse):

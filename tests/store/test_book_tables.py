@@ -1,0 +1,244 @@
+"""The order book as a table: written once whatever comes again, means that no cutting changes, books beside pivots."""
+
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+
+import duckdb
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hindsight.market.book_rows import book_frame
+from hindsight.market.pivots import PIVOTS
+from hindsight.market.streams import Stream, Window, to_ms
+from hindsight.store.book_tables import ORDER_BOOK, book_at, books_between, newest_book, pivot_books, write_order_book
+from hindsight.store.market_tables import append_pivots
+from hindsight.store.rows import select
+from hindsight.store.warehouse import Warehouse
+
+START = datetime(2024, 8, 31, 23, 59, 30, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+ETH = Stream(venue="binance", symbol="ETH/USDT", timeframe="1m")
+BTC = Stream(venue="binance", symbol="BTC/USDT", timeframe="1s")
+ALWAYS = Window(start=datetime(2000, 1, 1, tzinfo=UTC), end=datetime(2100, 1, 1, tzinfo=UTC))
+Row = dict[str, object]
+
+
+def row(at: int, imbalance: float | None = 0.5, stream: Stream = ETH, **changed: object) -> Row:
+    """The second that begins so many seconds after START."""
+    return {
+        "symbol": stream.symbol,
+        "venue": stream.venue,
+        "second_ms": to_ms(START) + at * 1000,
+        "price": 2683.805,
+        "bucket_size": 1.0,
+        "anchor": 2683.0,
+        "amounts": [float(bucket) for bucket in range(40)],
+        "imbalance": imbalance,
+        "snapshots": 10,
+        "age_ms": 47,
+        "venues": [stream.venue],
+        **changed,
+    }
+
+
+def write(warehouse: Warehouse, *rows: Row) -> int:
+    with warehouse.writing() as con:
+        return write_order_book(con, book_frame(rows))
+
+
+def stored(warehouse: Warehouse, stream: Stream = ETH) -> pl.DataFrame:
+    with warehouse.reading() as con:
+        return books_between(con, stream, ALWAYS)
+
+
+def test_rows_come_back_as_they_were_written_with_when_they_were_known(warehouse: Warehouse) -> None:
+    unreached = row(1, None, amounts=[None] * 3 + [1.5] * 37, venues=["binance", "kraken"])
+    assert write(warehouse, row(0), unreached) == 2
+    found = stored(warehouse)
+    assert found.schema == ORDER_BOOK
+    assert found.drop("known_at", "imbalance_5", "imbalance_15", "imbalance_60").equals(book_frame([row(0), unreached]))
+    assert found["known_at"].to_list() == [START + SECOND, START + 2 * SECOND]
+
+
+def test_no_rows_change_nothing(warehouse: Warehouse) -> None:
+    assert write(warehouse) == 0
+
+
+def test_twice_is_once_and_of_two_rows_for_one_second_the_last_counts(warehouse: Warehouse) -> None:
+    write(warehouse, *(row(at) for at in range(6)))
+    once = stored(warehouse)
+    write(warehouse, *(row(at) for at in range(6)))
+    assert stored(warehouse).equals(once)
+    write(warehouse, row(3, 0.1), row(3, 0.25))
+    assert stored(warehouse)["imbalance"].to_list() == [0.5, 0.5, 0.5, 0.25, 0.5, 0.5]
+    assert stored(warehouse)["imbalance_5"].to_list() == [None] * 4 + [pytest.approx(0.45)] * 2
+
+
+def test_a_delivery_with_a_hole_leaves_what_is_stored_inside_it(warehouse: Warehouse) -> None:
+    write(warehouse, *(row(at) for at in range(10)))
+    assert write(warehouse, row(0, 0.25), row(9, 0.25)) == 2
+    assert stored(warehouse)["imbalance"].to_list() == [0.25, *[0.5] * 8, 0.25]
+
+
+def test_markets_are_kept_apart(warehouse: Warehouse) -> None:
+    other = Stream(venue="kraken", symbol="ETH/USDT", timeframe="1m")
+    written = write(warehouse, *(row(at, at / 10, stream) for at in range(6) for stream in (ETH, BTC, other)))
+    assert written == 18
+    assert stored(warehouse, BTC).height == stored(warehouse, other).height == 6
+    assert stored(warehouse, BTC)["imbalance_5"].to_list() == [None] * 4 + [pytest.approx(0.2), pytest.approx(0.3)]
+
+
+def test_a_row_that_comes_late_brings_later_means_up_to_date(warehouse: Warehouse) -> None:
+    write(warehouse, *(row(at) for at in range(10) if at != 4))
+    before = stored(warehouse)
+    write(warehouse, row(4, -0.5))
+    after = stored(warehouse)
+    assert before.filter(pl.col("second") == START + 8 * SECOND)["imbalance_5"].item() == 0.5
+    assert after.filter(pl.col("second") == START + 8 * SECOND)["imbalance_5"].item() == pytest.approx(0.3)
+    assert after.filter(pl.col("second") == START + 9 * SECOND)["imbalance_5"].item() == 0.5
+    assert after.height == 10
+
+
+def in_memory() -> duckdb.DuckDBPyConnection:
+    """The schema in a database of its own, faster to make than a file."""
+    con = duckdb.connect()
+    con.execute("set TimeZone = 'UTC'")
+    con.execute(files("hindsight.store").joinpath("schema.sql").read_text())
+    return con
+
+
+def from_millionths(value: int) -> float:
+    return value / 1_000_000
+
+
+def without_holes(start: int, seconds: int) -> dict[tuple[int, Stream], float | None]:
+    return {(at, ETH): (at * 7919 % 2001 - 1000) / 1000 for at in range(start, start + seconds)}
+
+
+recorded = st.dictionaries(
+    st.tuples(st.integers(0, 170), st.sampled_from([ETH, ETH, ETH, BTC])),
+    st.none() | st.integers(-1_000_000, 1_000_000).map(from_millionths),
+    max_size=20,
+)
+filled = st.builds(without_holes, st.integers(0, 60), st.integers(60, 110))
+
+
+@settings(max_examples=25)
+@given(filled, recorded, st.data())
+def test_no_cutting_into_batches_and_no_order_of_them_changes_a_row(dense, sparse, data) -> None:
+    rows = [row(at, imbalance, stream) for (at, stream), imbalance in sorted((dense | sparse).items(), key=str)]
+    rows.sort(key=lambda each: str(each["second_ms"]))
+    sql = "select * from order_book order by symbol, second"
+    with in_memory() as con:
+        write_order_book(con, book_frame(rows))
+        once = select(con, sql)
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)), max_size=4), label="cuts"))
+    batches = [rows[start:end] for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
+    again = data.draw(st.lists(st.sampled_from(range(len(batches))), max_size=2), label="again")
+    order = data.draw(st.permutations([*range(len(batches)), *again]), label="order")
+    with in_memory() as con:
+        for batch in order:
+            write_order_book(con, book_frame(batches[batch]))
+        assert select(con, sql).equals(once)
+
+
+@settings(max_examples=15)
+@given(filled, recorded, st.integers(0, 170))
+def test_what_comes_after_t_changes_no_row_known_by_t(dense, sparse, cut: int) -> None:
+    rows = [row(at, imbalance, stream) for (at, stream), imbalance in (dense | sparse).items()]
+    before = [each for each in rows if int(str(each["second_ms"])) < to_ms(START) + cut * 1000]
+    sql = "select * from order_book where known_at <= $cut order by symbol, second"
+    found = []
+    for known in (
+        rows,
+        before,
+        [each | {"imbalance": 1.0, "price": 1e9} if each not in before else each for each in rows],
+    ):
+        with in_memory() as con:
+            write_order_book(con, book_frame(known))
+            found.append(select(con, sql, cut=START + cut * SECOND))
+    assert found[0].equals(found[1])
+    assert found[0].equals(found[2])
+
+
+# The book at an instant ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("after", "found"),
+    [
+        pytest.param(timedelta(seconds=0.999), None, id="before the first row is known"),
+        pytest.param(timedelta(seconds=1), 0, id="at the instant at which it is known"),
+        pytest.param(timedelta(seconds=1.999), 0, id="while the next second runs"),
+        pytest.param(timedelta(seconds=2), 1, id="the next one"),
+        pytest.param(timedelta(seconds=6.999), 1, id="just young enough"),
+        pytest.param(timedelta(seconds=7), None, id="as old as the limit"),
+    ],
+)
+def test_the_book_at_an_instant_is_the_newest_known_then(
+    warehouse: Warehouse, after: timedelta, found: int | None
+) -> None:
+    write(warehouse, row(0), row(1), row(10, price=1e9), row(0, stream=BTC))
+    with warehouse.reading() as con:
+        books = book_at(con, ETH, START + after, max_age=5 * SECOND)
+    assert books["second"].to_list() == ([] if found is None else [START + found * SECOND])
+
+
+def test_the_newest_book_is_asked_for_by_market(warehouse: Warehouse) -> None:
+    write(warehouse, row(0), row(7), row(9, stream=BTC))
+    with warehouse.reading() as con:
+        assert newest_book(con, ETH) == START + 8 * SECOND
+        assert newest_book(con, Stream(venue="kraken", symbol="ETH/USDT", timeframe="1m")) is None
+        part = books_between(con, ETH, Window(start=START, end=START + 7 * SECOND))
+    assert part["second"].to_list() == [START]
+
+
+def pivot(pivot_time: datetime, confirmed_at: datetime) -> pl.DataFrame:
+    values = {
+        "level": 2,
+        "side": "high",
+        "pivot_type": "L2H",
+        "pivot_time": pivot_time,
+        "price": 2690.0,
+        "strength": 1.5,
+        "confirmed_at": confirmed_at,
+        "candles_left": 1,
+        "candles_right": 1,
+        "warmup": False,
+        "after_gap": False,
+        "rule_version": 1,
+    }
+    return pl.DataFrame([values], schema=PIVOTS)
+
+
+def test_the_book_stands_beside_a_pivot_as_it_was_known_at_both_its_instants(warehouse: Warehouse) -> None:
+    middle, end = START + 30 * SECOND, START + 150 * SECOND
+    write(warehouse, *(row(at, at / 1000) for at in range(100)))
+    write(warehouse, row(147, None, amounts=[None] + [2.0] * 39))  # the newest before the confirmation
+    write(warehouse, row(150, 0.99))  # not known at the confirmation
+    with warehouse.writing() as con:
+        append_pivots(con, ETH, pivot(middle, end))
+        append_pivots(con, ETH, pivot(START + 110 * SECOND, START + 600 * SECOND))
+        append_pivots(con, BTC, pivot(middle, end))
+        first, second = pivot_books(con, ETH, ALWAYS).iter_rows(named=True)
+        other = pivot_books(con, BTC, ALWAYS).row(0, named=True)
+    assert first["book_known_at_pivot"] == middle
+    assert first["imbalance_at_pivot"] == pytest.approx(0.029)
+    assert (first["bid_usd_at_pivot"], first["ask_usd_at_pivot"]) == (sum(range(20)), sum(range(20, 40)))
+    assert first["book_known_at_confirmation"] == START + 148 * SECOND
+    assert first["imbalance_at_confirmation"] is None
+    assert (first["bid_usd_at_confirmation"], first["ask_usd_at_confirmation"]) == (None, 40.0)
+    assert (second["book_known_at_pivot"], second["book_known_at_confirmation"]) == (None, None)
+    assert {other[name] for name in other if "_at_" in name} == {None}
+
+
+def test_every_pivot_stands_once_in_the_view_with_or_without_books(warehouse: Warehouse) -> None:
+    with warehouse.writing() as con:
+        for minute in range(5):
+            append_pivots(con, ETH, pivot(START + minute * 60 * SECOND, START + (minute + 3) * 60 * SECOND))
+        without = pivot_books(con, ETH, ALWAYS)
+        write_order_book(con, book_frame([row(at) for at in range(300)]))
+        assert pivot_books(con, ETH, ALWAYS).height == without.height == 5
+        assert without["book_known_at_pivot"].null_count() == 5
