@@ -15,6 +15,8 @@ from hindsight.market.streams import Stream
 UNDER_WAY_MS = 300  # for books that were sent in a second and have not come at its end
 REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
 SNAPSHOT_SECONDS, LEAST_SNAPSHOT_SECONDS = 3600.0, 60.0  # a book is known less and less far as the price moves
+UNREACHED_ROWS = 10
+CROSSED_SECONDS = 1.0  # a book that stays crossed has an order in it that is long gone
 
 
 class SymbolBooks:
@@ -101,7 +103,8 @@ class VenueBook:
         else:
             part.refuse(reason, f"best bid {book['bids'][:1]}, best ask {book['asks'][:1]} at {event_ms}")
         age = now - self._fresh_at
-        if age > SNAPSHOT_SECONDS or (age > LEAST_SNAPSHOT_SECONDS and self.books.unreached > 10):
+        is_short = self.books.unreached > UNREACHED_ROWS and age > LEAST_SNAPSHOT_SECONDS
+        if age > SNAPSHOT_SECONDS or is_short or (reason == "crossed" and age > CROSSED_SECONDS):
             self._fresh_at = now
             exchange.take_snapshot(self.symbol)
 

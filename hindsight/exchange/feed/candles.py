@@ -10,7 +10,7 @@ from hindsight.exchange.feed.connection import PAGE, Connection
 from hindsight.exchange.feed.messages import HeardCandle
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
-from hindsight.exchange.feed.sequence import FRUITLESS, CandleSequence, Want
+from hindsight.exchange.feed.sequence import FRUITLESS, REMEMBERED, CandleSequence, Want
 from hindsight.exchange.feed.trade_ids import TradeIds
 from hindsight.exchange.segments import Row
 from hindsight.market.streams import Stream, Window, from_ms
@@ -18,7 +18,7 @@ from hindsight.market.streams import Stream, Window, from_ms
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 LONGEST_WAIT = 5.0  # seconds between two questions of which the first brought nothing
-LOOK_BACK_MS, LOOK_BACK_CANDLES = 300_000, 900  # how far back corrections are looked for after a lost connection
+LOOK_BACK_MS, LOOK_BACK_CANDLES = 600_000, 5  # how far corrections are looked for before a lost connection
 LOOK_AGAIN_SECONDS = 30.0  # where the venue does not say what is final, its REST is believed afterwards
 PROOF_PAGES = 50
 Reader = Callable[[Any, int, int], HeardCandle]
@@ -40,7 +40,8 @@ class StreamCandles:
         self.stream, self.connection, self.outbox, self.part = stream, connection, outbox, part
         self.ids, self.read = ids, read
         self.sequence = CandleSequence(stream, grace_ms=grace_ms, is_quiet=ids.is_quiet)
-        self._is_looking_back = False
+        self._is_asked = False  # REST, at least once since the start
+        self._back_ms: int | None = None  # from here on corrections are looked for, once the socket is there
         self._look_again_at: float | None = None
         self._unproven = 0  # proofs in a row that did not come as far as the hole
 
@@ -51,7 +52,7 @@ class StreamCandles:
             now_ms = self.connection.clock.now_ms()
             position_ms = now_ms - now_ms % step_ms - (first_candles + 1) * step_ms
         self._land(self.sequence.begin(position_ms, known))
-        self._is_looking_back = True
+        self._look_back()
 
     def take(self, message: Any) -> None:
         """Takes in what the socket brought."""
@@ -82,7 +83,7 @@ class StreamCandles:
     def lose(self) -> None:
         """The socket is gone."""
         self.sequence.disconnect()
-        self._is_looking_back = True
+        self._look_back()
 
     async def mend(self) -> None:
         """Asks REST for what the socket did not bring, for ever."""
@@ -123,15 +124,14 @@ class StreamCandles:
         if want == "proof":
             await self._prove(*self.sequence.hole)
             return False
-        clock, since_ms = self.connection.clock, self.sequence.next_ms
-        is_looking_back = self._is_looking_back
-        if is_looking_back:
-            step_ms = self.stream.step_ms
-            since_ms -= min(LOOK_BACK_CANDLES, max(5, LOOK_BACK_MS // step_ms)) * step_ms
+        clock, next_ms, is_connected = self.connection.clock, self.sequence.next_ms, self.part.is_heard
+        since_ms = next_ms if want != "back" or self._back_ms is None else min(self._back_ms, next_ms)
         asked_ms, reached_ms, before = clock.now_ms(), clock.reached_ms(), self.sequence.filled
         candles = await self.connection.candles(self.stream, since_ms, self.part.refuse)
-        if is_looking_back:
-            self._is_looking_back, self._look_again_at = False, None
+        self._is_asked = True
+        if want == "back" and is_connected:  # what is corrected from now on will be heard
+            is_through = len(candles) < PAGE or candles[-1].open_time_ms >= next_ms
+            self._back_ms = None if is_through else candles[-1].open_time_ms + self.stream.step_ms
         if candles:
             clock.saw(candles[-1].open_time_ms)
         window = self._window()
@@ -163,10 +163,20 @@ class StreamCandles:
     def _want(self) -> Want | None:
         clock, now = self.connection.clock, self.part.times.monotonic()
         if self._look_again_at is not None and now > self._look_again_at:
-            self._is_looking_back = True
-        if self._is_looking_back and (self.part.is_heard or self.sequence.filled == 0):
+            self._look_again_at = None
+            self._look_back()
+        if not self._is_asked:
             return "hole"
+        if self._back_ms is not None and self.part.is_heard:
+            return "back"
         return self.sequence.wants(clock.now_ms(), clock.reached_ms())
+
+    def _look_back(self) -> None:
+        """Has corrections looked for that nobody told, from some time before the candles that come now."""
+        step_ms, next_ms = self.stream.step_ms, self.sequence.next_ms
+        if self._back_ms is None:
+            self._back_ms = next_ms - max(LOOK_BACK_CANDLES * step_ms, LOOK_BACK_MS)
+        self._back_ms = max(self._back_ms, next_ms - REMEMBERED * step_ms)
 
     def _land(self, rows: list[Row]) -> None:
         part, sequence = self.part, self.sequence

@@ -49,11 +49,11 @@ class Connection:
         config |= binance_urls(url) if url else {"options": {"fetchMarkets": {"types": ["spot"]}} if is_binance else {}}
         # What ccxt keeps of what it heard: read at once, so next to nothing is needed.
         config["options"] = {**config["options"], "OHLCVLimit": 50, "tradesLimit": PAGE, "watchOrderBookLimit": LEVELS}
-        hook = ListeningBinance if is_binance else Listening
+        hook = ListeningBinance if is_binance and hears_raw else Listening
         self.exchange: Any = type(f"{hook.__name__}To{ccxt_id}", (hook, base), {})(config)
         self.clock = VenueClock(times.monotonic, speed)
         self.exchange.setup_ears(self.clock.now_ms, self._stay_away, self._refuse)
-        self.name, self.times, self.is_binance = name, times, is_binance
+        self.name, self.times, self.is_binance = name, times, is_binance and hears_raw
         self.parts: dict[Part, tuple[str, str]] = {}  # kind and symbol of each
         self._away_until = 0.0
 

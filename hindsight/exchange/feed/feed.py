@@ -15,11 +15,12 @@ from collections.abc import Callable, Coroutine, Iterable
 from hindsight.errors import HomeUnwritable, SettingRefused, VenueUnavailable
 from hindsight.exchange.feed import binance, connection
 from hindsight.exchange.feed.books import SymbolBooks, VenueBook, book_symbol
-from hindsight.exchange.feed.candles import LOOK_BACK_CANDLES, StreamCandles
+from hindsight.exchange.feed.candles import StreamCandles
 from hindsight.exchange.feed.connection import Connection
 from hindsight.exchange.feed.heartbeat import write_heartbeat
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part, Times, keep_connected
+from hindsight.exchange.feed.sequence import REMEMBERED
 from hindsight.exchange.feed.trade_ids import TradeIds
 from hindsight.exchange.feed.trades import SymbolTrades
 from hindsight.exchange.landing import Landing
@@ -39,8 +40,8 @@ SEGMENTS_READ = 3000  # back from the newest, to know again what was landed
 class Feed:
     """Everything that runs in one feed. Raises SettingRefused where there is no live market to hear."""
 
-    def __init__(self, settings: Settings, times: Times) -> None:
-        self.settings, self.times = settings, times
+    def __init__(self, settings: Settings, times: Times, *, hears_raw: bool = True) -> None:
+        self.settings, self.times, self.hears_raw = settings, times, hears_raw
         self.started_ms = times.local_ms()
         self.main = self._connect(settings.venue, *_live(settings))
         self.landing = Landing(settings.landing_path)
@@ -66,11 +67,11 @@ class Feed:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.gather(*(each.close() for each in self.connections.values()))
             for books in self.books:
                 books.give()
             self.outbox.end()
             await asyncio.gather(writing, return_exceptions=True)
-            await asyncio.gather(*(each.close() for each in self.connections.values()))
             self._beat()
         if self._failure is not None:
             raise self._failure
@@ -231,7 +232,13 @@ class Feed:
     def _connect(self, name: str, ccxt_id: str, url: str) -> Connection:
         settings = self.settings
         return Connection(
-            name, ccxt_id, url, times=self.times, speed=settings.venue_speed, silent_seconds=settings.silent_seconds
+            name,
+            ccxt_id,
+            url,
+            times=self.times,
+            speed=settings.venue_speed,
+            silent_seconds=settings.silent_seconds,
+            hears_raw=self.hears_raw,
         )
 
     def _positions(self) -> dict[str, int]:
@@ -250,7 +257,7 @@ class Feed:
         for _, segment in zip(range(SEGMENTS_READ), self.landing.backwards("candles"), strict=False):
             for row in reversed(segment.rows):
                 known.setdefault(row["stream"], []).append(row)
-            if all(len(rows) >= LOOK_BACK_CANDLES for rows in known.values()):
+            if all(len(rows) >= REMEMBERED for rows in known.values()):
                 break
         return {name: rows[::-1] for name, rows in known.items()}
 
@@ -262,8 +269,11 @@ class Feed:
         return None
 
 
-async def run_feed(settings: Settings, times: Times, stop: asyncio.Event) -> None:
-    """Feeds until `stop` is set. Raises HomeUnwritable where another feed writes to the same folder."""
+async def run_feed(settings: Settings, times: Times, stop: asyncio.Event, *, hears_raw: bool = True) -> None:
+    """Feeds until `stop` is set. Raises HomeUnwritable where another feed writes to the same folder.
+
+    `hears_raw` = False: nothing is heard but what ccxt passes on, as of venues whose own messages are not read.
+    """
     settings.landing_path.mkdir(parents=True, exist_ok=True)
     with (settings.landing_path / "feed.lock").open("a+") as lock:
         try:
@@ -276,7 +286,7 @@ async def run_feed(settings: Settings, times: Times, stop: asyncio.Event) -> Non
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        await Feed(settings, times).run(stop)
+        await Feed(settings, times, hears_raw=hears_raw).run(stop)
 
 
 def _live(settings: Settings) -> tuple[str, str]:

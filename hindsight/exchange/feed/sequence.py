@@ -18,7 +18,7 @@ HELD_BACK = 5000  # candles that wait for a hole to be filled; what is dropped, 
 FRUITLESS = 8  # answers without the candle looked for, nor a later one, until it counts as missing
 
 ClosedBy = Literal["flag", "next", "clock", "rest", "trades"]
-Want = Literal["hole", "proof", "clock"]
+Want = Literal["hole", "proof", "clock", "back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class CandleSequence:
         for row in known:
             values = (row["open"], row["high"], row["low"], row["close"], row["volume"])
             self._remember(row["open_time_ms"], values, row["known_ms"] or row["open_time_ms"] + self.step_ms)
+        self._pending = {opened: held for opened, held in self._pending.items() if opened > position_ms}
         return self._advance()
 
     @property
@@ -106,7 +107,7 @@ class CandleSequence:
             is_last = index == len(candles) - 1
             if is_last and min(reached_ms, asked_ms) < closes + self.grace_ms:
                 break
-            closed = Closed(candle.values, asked_ms, "clock" if want == "clock" else "rest")
+            closed = Closed(candle.values, asked_ms, "clock" if want == "clock" and opened >= next_ms else "rest")
             if asked_ms < closes + self.grace_ms and (opened in self._known or opened in self._pending):
                 continue  # REST may lag behind the socket for a moment
             if opened >= next_ms:
@@ -114,7 +115,7 @@ class CandleSequence:
                 filled += self._advance() if opened == self.next_ms else []
             elif opened in self._known or opened in self._given_up:
                 rows += self._changed(opened, closed, now_ms)
-            else:
+            elif len(self._known) < REMEMBERED:
                 self._remember(opened, candle.values, asked_ms)
         if candles:
             self._newest_ms = max(self._newest_ms, candles[-1].open_time_ms)
@@ -197,12 +198,7 @@ class CandleSequence:
             else:
                 break
             self.position_ms = next_ms
-        for opened in [opened for opened in self._pending if opened < self._oldest_wanted()]:
-            del self._pending[opened]
         return rows
-
-    def _oldest_wanted(self) -> int:
-        return 0 if self.position_ms is None else self.next_ms
 
     def _quiet_close(self, opened: int) -> float | None:
         """The close that a quiet candle repeats; None where it may not have been quiet."""
