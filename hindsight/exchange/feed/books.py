@@ -111,7 +111,7 @@ class VenueBook:
     async def watch(self) -> None:
         """Hears the socket until it brings something, or is lost."""
         book = await self.connection.exchange.watch_order_book(self.symbol, LEVELS)
-        if not self.connection.is_binance:
+        if not self.connection.hears_raw:
             self.take(book)
 
     def lose(self) -> None:

@@ -32,7 +32,18 @@ WORDS = {"candles": ("ohlcv", "kline", "candle"), "trades": ("trade",), "order_b
 class Connection:
     """A venue named `name` in streams, reached through ccxt's `ccxt_id`, at `url` if that is not empty."""
 
-    def __init__(self, name: str, ccxt_id: str, url: str, *, times: Times, speed: float, silent_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        ccxt_id: str,
+        url: str,
+        *,
+        times: Times,
+        speed: float,
+        silent_seconds: float,
+        hears_raw: bool = True,
+    ) -> None:
+        """`hears_raw` = False: nothing is heard but what ccxt passes on, as of venues whose messages are not read."""
         base = getattr(ccxt.pro, ccxt_id, None)
         if base is None:
             raise SettingRefused(
@@ -53,7 +64,7 @@ class Connection:
         self.exchange: Any = type(f"{hook.__name__}To{ccxt_id}", (hook, base), {})(config)
         self.clock = VenueClock(times.monotonic, speed)
         self.exchange.setup_ears(self.clock.now_ms, self._stay_away, self._refuse)
-        self.name, self.times, self.is_binance = name, times, is_binance and hears_raw
+        self.name, self.times, self.hears_raw = name, times, is_binance and hears_raw
         self.parts: dict[Part, tuple[str, str]] = {}  # kind and symbol of each
         self._away_until = 0.0
 
@@ -116,7 +127,7 @@ class Connection:
 
     async def last_trades(self, symbol: str, refuse: Callable[[str, object], None]) -> list[HeardTrade]:
         """The newest trades, with the ids that the socket gives them. Raises VenueUnavailable."""
-        own_ids = {"fetchTradesMethod": "publicGetTrades"} if self.is_binance else {}
+        own_ids = {"fetchTradesMethod": "publicGetTrades"} if self.hears_raw else {}
         rows = await self.ask(lambda: self.exchange.fetch_trades(symbol, limit=PAGE, params=own_ids))
         found: list[HeardTrade] = []
         for row in rows:
@@ -132,7 +143,7 @@ class Connection:
         found = []
         for row in rows:
             told = row["info"] if isinstance(row.get("info"), dict) else {}
-            first, last = (told.get("f", row["id"]), told.get("l", row["id"])) if self.is_binance else (row["id"],) * 2
+            first, last = (told.get("f", row["id"]), told.get("l", row["id"])) if self.hears_raw else (row["id"],) * 2
             if str(first).isdigit() and str(last).isdigit() and type(row["timestamp"]) is int:
                 found.append((int(first), int(last), row["timestamp"]))
         return sorted(found, key=lambda ids: ids[2])

@@ -85,7 +85,7 @@ class Feed:
         seconds: dict[str, list[StreamCandles]] = {symbol: [] for symbol in self.settings.symbols}
         for stream in self.settings.streams:
             part = self._part(str(stream), "candles", stream.symbol, self.main)
-            read = binance.read_kline if self.main.is_binance else connection.read_row
+            read = binance.read_kline if self.main.hears_raw else connection.read_row
             grace_ms = int(self.settings.grace_seconds * 1000)
             candles = StreamCandles(stream, self.main, self.outbox, part, ids[stream.symbol], read, grace_ms)
             candles.begin(positions.get(str(stream)), known.get(str(stream), []), self.settings.first_candles)
@@ -96,7 +96,7 @@ class Feed:
             self._start(candles.mend())
         for symbol in self.settings.symbols:
             part = self._part(symbol, "trades", symbol, self.main)
-            read_trade = binance.read_trade if self.main.is_binance else connection.read_trade_row
+            read_trade = binance.read_trade if self.main.hears_raw else connection.read_trade_row
             prove = _each(candles.look_again for candles in seconds[symbol])
             trades = SymbolTrades(symbol, self.main, self.outbox, part, ids[symbol], read_trade, prove)
             trades.newest = self._newest_trade(symbol)
@@ -131,7 +131,7 @@ class Feed:
             name = books.symbol if venue is self.main else f"{books.symbol} {venue.name}"
             part = self._part(name, "order_book", symbol, venue)
             book = VenueBook(books, venue, symbol, part)
-            if venue.is_binance:
+            if venue.hears_raw:
                 venue.listen("order_book", symbol, book.take)
             self._watch(part, venue, book.watch, book.lose)
 

@@ -66,7 +66,7 @@ class SymbolTrades:
         while True:
             await asyncio.sleep(POLL_SECONDS if not failures else self.part.times.backoff(failures))
             if not self._unasked and not (
-                self._is_looking_back and self.part.is_heard and not self.connection.is_binance
+                self._is_looking_back and self.part.is_heard and not self.connection.hears_raw
             ):
                 continue
             asked, is_looking_back = self._unasked, self._is_looking_back
@@ -88,13 +88,13 @@ class SymbolTrades:
             return False
         self.connection.clock.saw(trade.time_ms)
         self.outbox.add("trades", [self._row(trade)])
-        if isinstance(trade.trade_id, int) and self.connection.is_binance:
+        if isinstance(trade.trade_id, int) and self.connection.hears_raw:
             self.ids.saw(trade.trade_id, trade.trade_id, trade.time_ms, trade.time_ms)
             self.proves()
         return True
 
     def _is_new(self, trade_id: int | str, is_from_rest: bool) -> bool:
-        if not self.connection.is_binance or isinstance(trade_id, str):
+        if not self.connection.hears_raw or isinstance(trade_id, str):
             is_new = trade_id not in self._seen
             self._seen[trade_id] = None
             while len(self._seen) > REMEMBERED:
