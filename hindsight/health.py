@@ -84,7 +84,13 @@ def _judge_tables(settings: Settings, tables: Standings, parts: dict[str, Findin
         predictions.append(judge_predictions(each, candles[each.stream], close, now))
         learning.append(judge_learning(each, predictions[-1], close, settings.train_every, now))
     shortest = min(stream.step for stream in settings.streams)
-    books = [judge_book(each, _book_part(each.symbol, parts), shortest, now) for each in tables.books if settings.books]
+    # Books are taken up together with candles: where none comes of any stream, no book is either.
+    late = list(candles.values()) if all(each.verdict in ("late", "dead") for each in candles.values()) else []
+    books = [
+        judge_book(each, _first_late(_book_part(each.symbol, parts), *late), shortest, now)
+        for each in tables.books
+        if settings.books
+    ]
     return [*candles.values(), *predictions, *learning, *books]
 
 
@@ -100,6 +106,10 @@ def _book_part(symbol: str, parts: dict[str, Finding]) -> Finding:
     """Of the connections that hear a market's book, on one venue or several, the one that fares best."""
     of_market = [part for name, part in parts.items() if name.startswith(symbol) and name.endswith(" order_book")]
     return max(of_market, key=lambda part: WORST_FIRST.index(part.verdict))
+
+
+def _first_late(*causes: Finding) -> Finding:
+    return next((each for each in causes if each.verdict != "ok"), causes[0])
 
 
 def _set_aside(landing: Path) -> int:

@@ -78,20 +78,20 @@ def judge_learning(
     return timely("checkpoints", name, "learned from", standing.trained, figures, now)
 
 
-def judge_book(standing: BookStanding, part: Finding, shortest: timedelta, now: Now) -> Finding:
-    """Whether a market's order book is stored in time: books are taken up with candles, at most `shortest` apart."""
+def judge_book(standing: BookStanding, cause: Finding, shortest: timedelta, now: Now) -> Finding:
+    """Whether a market's order book is stored in time: books are taken up with candles, at most `shortest` acause."""
     name = str(standing)
     if standing.known_at is None:
-        if part.verdict != "ok":
-            return follows("order_book", name, part.verdict, f"Nothing is stored of late: see {part.name}.", {})
+        if cause.verdict != "ok":
+            return follows("order_book", name, cause.verdict, f"Nothing is stored of late: see {cause.name}.", {})
         return off("order_book", name, "Nothing is stored yet.", {})
     age = now.since(standing.known_at)
     overdue = age - shortest.total_seconds() / now.speed
     if overdue <= now.late_seconds:
         return ok("order_book", name, "Every second is recorded.", {"age": age})
     verdict, last = _verdict(overdue, now), f"The last second stored ended {span(age)} ago"
-    if part.verdict != "ok":
-        return follows("order_book", name, verdict, f"{last}: see {part.name}.", {"age": age})
+    if cause.verdict != "ok":
+        return follows("order_book", name, verdict, f"{last}: see {cause.name}.", {"age": age})
     return calls("order_book", name, verdict, f"{last} although the feed hears the book: {RUNS}.", {"age": age})
 
 
