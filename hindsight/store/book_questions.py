@@ -11,7 +11,8 @@ from hindsight.market.streams import Stream, Window
 from hindsight.store.questions import Connection, ask
 
 WITHIN = "venue = $venue and symbol = $symbol and second >= $from and second < $to"
-CENTS = 1.0  # US dollars by which sums of rounded amounts may be off
+# Amounts are rounded to cents, and imbalances to millionths.
+DOLLARS, SHARE = 1.0, 2e-6
 MOST_AGE_MS = 60_000  # the setting allows no more
 
 
@@ -73,11 +74,11 @@ def imbalances_off_their_book(con: Connection, stream: Stream, window: Window) -
         select *
         from bounds
         where imbalance not between -1 and 1
-           or imbalance * (least_bid + most_ask) < least_bid - most_ask - $cents
-           or imbalance * (most_bid + least_ask) > most_bid - least_ask + $cents
-           or (imbalance is null and least_bid + least_ask > $cents)
+           or (imbalance + $share) * (least_bid + most_ask) < least_bid - most_ask - $dollars
+           or (imbalance - $share) * (most_bid + least_ask) > most_bid - least_ask + $dollars
+           or (imbalance is null and least_bid + least_ask > $dollars)
         order by second"""
-    return ask(con, sql, stream, window, cents=CENTS)
+    return ask(con, sql, stream, window, dollars=DOLLARS, share=SHARE)
 
 
 def imbalance_means_off_their_seconds(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:

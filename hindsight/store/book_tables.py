@@ -98,12 +98,12 @@ def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | No
 def pivot_books(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
     """The pivots confirmed in `window` with the book at their time and at their confirmation, null where there is none.
 
-    Columns: those of the view `pivot_books`; sorted by confirmation.
+    Columns: those of the macro `pivot_books` in schema.sql; sorted by confirmation.
     """
     sql = f"""
         select *
-        from pivot_books
-        where {OF_MARKET} and timeframe = $timeframe and confirmed_at >= $start and confirmed_at < $end
+        from pivot_books($start, $end)
+        where {OF_MARKET} and timeframe = $timeframe
         order by confirmed_at, pivot_time, pivot_type
         """
     return select(con, sql, **stream_key(stream), start=window.start, end=window.end)

@@ -80,16 +80,18 @@ create table if not exists order_book (  -- one row a second; a second without a
     venues varchar[] not null            -- whose books were added up
 );
 
--- The book beside each pivot: the newest row known at an instant, up to 5 s old, nothing where there is none. A view and
--- no columns of `pivots`, so that no pivot waits for a book, or differs between a recorded and a backfilled stretch.
--- Rows are known at whole seconds: five candidates joined by equality cost a twentieth of an as-of join.
-create or replace view pivot_books as
-with instants as (
-  select distinct venue, symbol, unnest([pivot_time, confirmed_at]) as instant
-  from pivots),
+-- The book beside each pivot confirmed in [since, before): the newest row known at an instant, up to 5 s old, nulls where
+-- there is none. A query and no columns of `pivots`, so that no pivot waits for a book, or differs between a recorded and
+-- a backfilled stretch. Rows are known at whole seconds: five candidates joined by equality cost a twentieth of an as-of
+-- join, and the amounts of all other rows are left alone.
+create or replace macro pivot_books(since, before) as table
+with confirmed as (
+  select venue, symbol, timeframe, pivot_type, rule_version, pivot_time, confirmed_at
+  from pivots
+  where confirmed_at >= since and confirmed_at < before),
 candidates as (
-  select *, date_trunc('second', instant) - to_seconds(unnest(range(5))) as known_at
-  from instants),
+  select distinct venue, symbol, instant, date_trunc('second', instant) - to_seconds(unnest(range(5))) as known_at
+  from (select venue, symbol, unnest([pivot_time, confirmed_at]) as instant from confirmed)),
 books as (
   select candidates.venue, candidates.symbol, instant, max_by({
     'imbalance': imbalance, 'imbalance_60': imbalance_60,
@@ -102,7 +104,7 @@ books as (
    and order_book.symbol = candidates.symbol
    and order_book.known_at = candidates.known_at
   group by candidates.venue, candidates.symbol, instant)
-select pivots.venue, pivots.symbol, timeframe, pivot_type, pivot_time, confirmed_at, rule_version,
+select confirmed.*,
        at_pivot.book.imbalance as imbalance_at_pivot, at_pivot.book.imbalance_60 as imbalance_60_at_pivot,
        at_pivot.book.bid_usd as bid_usd_at_pivot, at_pivot.book.ask_usd as ask_usd_at_pivot,
        at_pivot.book.known_at as book_known_at_pivot,
@@ -110,11 +112,11 @@ select pivots.venue, pivots.symbol, timeframe, pivot_type, pivot_time, confirmed
        confirming.book.imbalance_60 as imbalance_60_at_confirmation,
        confirming.book.bid_usd as bid_usd_at_confirmation, confirming.book.ask_usd as ask_usd_at_confirmation,
        confirming.book.known_at as book_known_at_confirmation
-from pivots
+from confirmed
 left join books as at_pivot
-  on at_pivot.venue = pivots.venue and at_pivot.symbol = pivots.symbol and at_pivot.instant = pivot_time
+  on at_pivot.venue = confirmed.venue and at_pivot.symbol = confirmed.symbol and at_pivot.instant = pivot_time
 left join books as confirming
-  on confirming.venue = pivots.venue and confirming.symbol = pivots.symbol and confirming.instant = confirmed_at;
+  on confirming.venue = confirmed.venue and confirming.symbol = confirmed.symbol and confirming.instant = confirmed_at;
 
 -- Inference -------------------------------------------------------------------------------------------------------
 

@@ -234,11 +234,13 @@ def test_the_book_stands_beside_a_pivot_as_it_was_known_at_both_its_instants(war
     assert {other[name] for name in other if "_at_" in name} == {None}
 
 
-def test_every_pivot_stands_once_in_the_view_with_or_without_books(warehouse: Warehouse) -> None:
+def test_every_pivot_confirmed_in_the_window_stands_once_with_or_without_books(warehouse: Warehouse) -> None:
     with warehouse.writing() as con:
         for minute in range(5):
             append_pivots(con, ETH, pivot(START + minute * 60 * SECOND, START + (minute + 3) * 60 * SECOND))
         without = pivot_books(con, ETH, ALWAYS)
         write_order_book(con, book_frame([row(at) for at in range(300)]))
         assert pivot_books(con, ETH, ALWAYS).height == without.height == 5
-        assert without["book_known_at_pivot"].null_count() == 5
+        part = Window(start=START + 240 * SECOND, end=START + 360 * SECOND)
+        assert pivot_books(con, ETH, part)["confirmed_at"].to_list() == [part.start, part.start + 60 * SECOND]
+    assert without["book_known_at_pivot"].null_count() == 5
