@@ -159,7 +159,10 @@ def venue(
         str, typer.Option(metavar="TIME", help="what its clock shows at first, UTC; default: now, or the recording's")
     ] = "",
     recording: Annotated[
-        str, typer.Option(metavar="DIR", help="play messages or 1m candles recorded in this folder, nothing simulated")
+        str,
+        typer.Option(
+            metavar="DIR", help="play messages recorded in this folder, or its 1m candles along a made-up path"
+        ),
     ] = "",
     fault: Annotated[
         list[str] | None, typer.Option(metavar="JSON", help='misbehave: {"fault": "drop", "count": 3}; repeat for more')

@@ -24,7 +24,11 @@ def run_venue(
 ) -> None:
     """Serves until SIGINT or SIGTERM. Raises SettingRefused for a start, recording or fault that is none."""
     market = _market(settings, recording)
-    asyncio.run(_serve(market, port, speed, _start_ms(start), [_fault(text) for text in faults]))
+    told = [_fault(text) for text in faults]
+    try:
+        asyncio.run(_serve(market, port, speed, _start_ms(start), told))
+    except OSError as error:
+        raise SettingRefused(f"--port {port}: {error.strerror}. Choose another port, or 0 for any free one") from None
 
 
 async def _serve(market: Market, port: int, speed: float, start_ms: int | None, faults: list[Fault]) -> None:

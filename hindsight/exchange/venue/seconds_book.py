@@ -29,8 +29,7 @@ class SecondsBook:
     def depth_events(self, since_ms: int, step: int) -> Iterator[Event]:
         """What changes from one multiple of `step` ticks to the next, without a hole in the update ids."""
         last = self._visible(since_ms // TICK_MS)
-        for tick in self._ticks(since_ms, step):
-            seen = self._visible(tick)
+        for seen, tick in self._seen(since_ms, step):
             if seen == last:
                 continue
             # Between two ticks that are further apart than a step nothing was delivered, or they would have been seen.
@@ -43,19 +42,22 @@ class SecondsBook:
     def ticker_events(self, since_ms: int, step: int) -> Iterator[Event]:
         """The best bid and ask, whenever a tick shows them changed."""
         before = None
-        for tick in self._ticks(since_ms, step):
-            seen = self._visible(tick)
+        for seen, tick in self._seen(since_ms, step):
             bid, ask = self.made_up.best(self._price(seen), seen)
             if (bid, ask) != before:
                 yield Event(tick * TICK_MS, wire.book_ticker_message(self.listing, self._book(seen, [bid], [ask])))
             before = bid, ask
 
-    def _ticks(self, since_ms: int, step: int) -> Iterator[int]:
-        first = since_ms // TICK_MS
+    def _seen(self, since_ms: int, step: int) -> Iterator[tuple[int, int]]:
+        """The tick whose book is seen at each multiple of `step`; of an outage, only its beginning."""
+        first, was_delivered = since_ms // TICK_MS, True
         for tick in count(first - first % step + step, step):
             if self.kept.has_ended(tick * TICK_MS):
                 return
-            yield tick
+            is_delivered = self.kept.is_delivered(self.listing.id, tick * TICK_MS)
+            if is_delivered or was_delivered:
+                yield (tick if is_delivered else self._visible(tick)), tick
+            was_delivered = is_delivered
 
     def _visible(self, tick: int) -> int:
         return self.kept.last_delivered(self.listing.id, tick * TICK_MS) // TICK_MS
