@@ -42,7 +42,7 @@ def _newest_makers(instance: dg.DagsterInstance) -> Iterator[str]:
     made = DagsterEventType.ASSET_MATERIALIZATION
     for asset in instance.all_asset_keys():
         newest = instance.event_log_storage.get_latest_storage_id_by_partition(asset, made)
-        for record in instance.get_event_records(
+        for record in instance.event_log_storage.get_event_records(
             dg.EventRecordsFilter(made, asset_key=asset, storage_ids=list(newest.values()))
         ):
             yield record.run_id

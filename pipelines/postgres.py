@@ -17,6 +17,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
         self._share_a_pool()
         if not _has_tables(self._run_storage._engine):
+            self._run_storage._engine.dispose()
             super().__init__(postgres_url, should_autocreate_tables=True, inst_data=inst_data)
             self._share_a_pool()
 

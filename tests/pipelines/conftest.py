@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import psycopg2
 import pytest
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
@@ -159,8 +160,8 @@ def dagster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launches]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The address of a PostgreSQL server of our own, with an empty database."""
-    found = [Path(each).parent for each in [shutil.which("initdb")] if each]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folders = [*sorted(Path("/usr/lib/postgresql").glob("*/bin")), Path("/usr/local/bin"), Path("/usr/bin")]
+    found = [folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()]
     if not found:
         pytest.skip("PostgreSQL's server is not installed (Debian's package postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="pg-"))  # a short name: a socket's has at most 107 bytes
@@ -178,12 +179,17 @@ def postgres() -> Iterator[str]:
     command = [found[0] / "postgres", "-D", data, *(word for each in settings for word in ("-c", each))]
     with subprocess.Popen(command, **quiet) as server:
         try:
-            ready = [found[0] / "pg_isready", "-q", "-h", folder]
-            until(lambda: subprocess.run(ready, check=False).returncode == 0, "PostgreSQL accepts connections")
-            create = [found[0] / "createdb", "-h", folder, "-U", "hindsight", "dagster"]
-            subprocess.run(create, check=True)
-            yield f"postgresql://hindsight@/dagster?host={folder}"
+            until(lambda: _accepts(folder), "PostgreSQL accepts connections")
+            yield f"postgresql://hindsight@/postgres?host={folder}"
         finally:
             server.send_signal(signal.SIGINT)
             server.wait(30)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _accepts(folder: Path) -> bool:
+    try:
+        psycopg2.connect(host=str(folder), user="hindsight", dbname="postgres").close()
+    except psycopg2.OperationalError:
+        return False
+    return True
