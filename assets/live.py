@@ -5,25 +5,28 @@ A live run is one op over all streams and no step per asset: Dagster's bookkeepi
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets.partitions import market_month, partition_key
-from hindsight.advance import Advanced
 from hindsight.ingest import Taken
 from hindsight.market.streams import Stream
+
+if TYPE_CHECKING:
+    from hindsight.advance import Advanced  # imports torch, which the definitions do without
 
 A_MOMENT = timedelta(microseconds=1)
 
 
-def confirmed(advanced: Advanced) -> Iterator[dg.AssetMaterialization]:
+def confirmed(advanced: "Advanced") -> Iterator[dg.AssetMaterialization]:
     """`pivots` of each stream of which a level-2 pivot was confirmed: what wakes the sensor `pivot_confirmed`."""
     for stream, taken in advanced.ingested.streams.items():
         if taken.closed and taken.pivots[2]:
             yield _materialised("pivots", stream, taken.closed, _levels(taken))
 
 
-def recorded(advanced: Advanced, now: datetime) -> Iterator[dg.AssetMaterialization]:
+def recorded(advanced: "Advanced", now: datetime) -> Iterator[dg.AssetMaterialization]:
     """The market's assets, beside the pivots that `confirmed` has told already."""
     for stream, taken in advanced.ingested.streams.items():
         if taken.closed:
@@ -39,7 +42,7 @@ def recorded(advanced: Advanced, now: datetime) -> Iterator[dg.AssetMaterializat
         )
 
 
-def learned(advanced: Advanced, now: datetime) -> Iterator[dg.AssetMaterialization]:
+def learned(advanced: "Advanced", now: datetime) -> Iterator[dg.AssetMaterialization]:
     """The assets of prediction and learning that each lesson moved."""
     for (stream, model), report in advanced.lessons.items():
         if report.until is not None:
@@ -55,7 +58,7 @@ def learned(advanced: Advanced, now: datetime) -> Iterator[dg.AssetMaterializati
                     yield _materialised(asset, stream, report.until, {"model": model, **figures})
 
 
-def raise_failures(advanced: Advanced) -> None:
+def raise_failures(advanced: "Advanced") -> None:
     """Raises dg.Failure where a lesson failed: the run is shown as failed, and everything else of it stands."""
     if advanced.failures:
         failed = {

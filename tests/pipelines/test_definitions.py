@@ -6,7 +6,7 @@ import sys
 import dagster as dg
 from dagster._core.run_coordinator import DefaultRunCoordinator
 
-from assets.partitions import STREAM_MONTHS
+from assets.partitions import MARKET_MONTHS, STREAM_MONTHS
 from hindsight.settings import load
 from pipelines.definitions import defs
 from pipelines.instance import WORKSPACE, open_instance
@@ -15,6 +15,7 @@ HEAVY = ("torch", "ccxt", "numba", "sklearn", "matplotlib", "scipy", "pandas")
 
 GRAPH = {
     "candles": set(),
+    "order_book": set(),
     "indicators": {"candles"},
     "pivots": {"candles", "indicators"},
     "inference_references": {"candles", "indicators", "pivots"},
@@ -28,12 +29,22 @@ CHECKS = {
         "candles_known_too_early",
         "candles_standing_twice",
         "holes_not_in_gaps",
+        "late_candles",
         "malformed_candles",
         "missing_candles",
     },
     "indicators": {"indicators_beside_candles", "indicators_not_finite", "indicators_not_warming_up"},
     "pivots": {"pivots_confirmed_too_early", "pivots_off_their_candle", "pivots_standing_twice"},
+    "order_book": {
+        "book_seconds_standing_twice",
+        "books_seeing_the_future",
+        "imbalance_means_off_their_seconds",
+        "imbalances_off_their_book",
+        "late_order_books",
+        "malformed_books",
+    },
     "inference_references": {
+        "late_predictions",
         "predictions_not_finite",
         "references_not_resolving",
         "references_seeing_the_future",
@@ -43,6 +54,7 @@ CHECKS = {
     "trend_validations": {"trends_from_before_their_prediction", "trends_graded_twice", "trends_not_adding_up"},
     "checkpoints": {
         "checkpoints_not_serving",
+        "late_checkpoints",
         "serving_checkpoints_not_loading",
         "steps_not_finite",
         "steps_out_of_order",
@@ -66,7 +78,7 @@ def test_the_checks_of_each_asset() -> None:
     assert found == CHECKS
 
 
-def test_every_asset_is_described_owned_grouped_and_partitioned_by_stream_and_month() -> None:
+def test_every_asset_is_described_owned_grouped_and_partitioned_by_stream_or_market_and_month() -> None:
     graph = defs.resolve_asset_graph()
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
@@ -74,13 +86,16 @@ def test_every_asset_is_described_owned_grouped_and_partitioned_by_stream_and_mo
         assert node.owners == ["team:hindsight"]
         assert node.group_name in ("market", "learning")
         assert node.kinds
-        assert node.partitions_def == STREAM_MONTHS
+        is_of_market = key.to_user_string() == "order_book"
+        assert node.partitions_def == (MARKET_MONTHS if is_of_market else STREAM_MONTHS)
         assert node.backfill_policy == dg.BackfillPolicy.single_run()
 
 
-def test_the_jobs() -> None:
+def test_the_jobs_and_sensors() -> None:
     jobs = {job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"backfill", "learn"}
+    assert jobs == {"backfill", "learn", "advance", "train_on_pivot", "health"}
+    sensors = {sensor.name for sensor in defs.get_repository_def().sensor_defs}
+    assert sensors == {"candle_closed", "pivot_confirmed", "run_failed", "freshness"}
 
 
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
