@@ -1,4 +1,4 @@
-"""The supervisor over real processes: what dies starts again, what is told to stop stops, and nothing is left behind."""
+"""The supervisor over real processes: what dies starts again, what is told to stop stops, nothing is left behind."""
 
 import re
 import signal
