@@ -238,8 +238,11 @@ def test_a_closed_candle_is_corrected_on_the_stream_and_over_rest(
     market: SecondsMarket, listen: Listen, get: Listen
 ) -> None:
     async def check() -> None:
-        async with serve(market, start_ms=START, speed=10) as venue, listen(venue, f"/ws/{KLINE}") as ear:
-            venue.faults.add("correct", stream=KLINE, seconds=0.5, values={"h": "9000.5", "v": "12.5"})
+        told = [Fault(fault="correct", stream=KLINE, seconds=0.5, values={"h": "9000.5", "v": "12.5"})]
+        async with (
+            serve(market, start_ms=START, speed=10, faults=told) as venue,
+            listen(venue, f"/ws/{KLINE}") as ear,
+        ):
             closing = await ear.until(lambda told: told["k"]["x"])
             opened = closing["k"]["t"]
             query = {"symbol": "ETHUSDT", "interval": "1s", "startTime": opened, "limit": 1}
