@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.partitions import Stretch, run_keys
+from assets.partitions import Stretch, partition_key, run_keys
 from hindsight.store import summaries
 from hindsight.store.warehouse import Warehouse
 
@@ -15,17 +15,25 @@ from hindsight.store.warehouse import Warehouse
 def add_figures(
     context: dg.AssetExecutionContext, warehouse: Warehouse, table: str, covered: Iterable[Stretch]
 ) -> None:
-    """Adds to each partition of `table` that this run materialises what the table holds for that month."""
+    """Adds to each partition of `table` that this run materialises what the table holds for that month.
+
+    Of the months of a backfill that the page of a job has launched, Dagster knows the first only, because it leaves
+    that one's tags on the run; the others are said to be materialised here.
+    """
     own = set(run_keys(dict(context.run.tags)))
+    known = set(context.partition_keys) if own else own
     with warehouse.reading() as con:
         for each in covered:
             monthly = summaries.by_month(con, table, each.stream, each.window).rows_by_key("month", named=True)
             if table == "outcomes":
                 _add_scores(monthly, summaries.scores_by_month(con, each.stream, each.window))
-            for month, (figures,) in monthly.items():
-                key = dg.MultiPartitionKey({"stream": str(each.stream), "month": month})
-                if key in own:
+            for month in each.window.months():
+                key = partition_key(each.stream, month.start)
+                (figures,) = monthly.get(f"{month.start:%Y-%m}", [{}])
+                if key in known:
                     context.add_asset_metadata(_known(figures), asset_key=table, partition_key=key)
+                elif key in own:
+                    context.log_event(dg.AssetMaterialization(table, partition=key, metadata=_known(figures)))
 
 
 def of_run(covered: Iterable[object], reports: Sequence[Any]) -> dict[str, dg.MetadataValue]:

@@ -27,6 +27,10 @@ mutation ($params: LaunchBackfillParams!) {
 }
 """
 STREAMS = ("simulated ETH/USDT 1h", "simulated BTC/USDT 1h")
+JOB = {
+    "partitionSetName": "backfill_partition_set",
+    "repositorySelector": {"repositoryLocationName": "hindsight", "repositoryName": "__repository__"},
+}
 
 
 @pytest.fixture
@@ -45,13 +49,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
 
 # Dagster's own GraphQL resolver calls a function that Dagster has deprecated.
 @pytest.mark.filterwarnings("ignore:Function `AssetSelection.sources` is deprecated")
+@pytest.mark.parametrize("page", [pytest.param({}, id="lineage"), pytest.param({"selector": JOB}, id="job")])
 def test_two_months_of_two_streams_come_out_whole_although_their_runs_start_together(
-    workspace: WorkspaceProcessContext,
+    workspace: WorkspaceProcessContext, page: dict[str, object]
 ) -> None:
     months = ("2024-01", "2024-02")
     keys = [f"{month}|{stream}" for month in months for stream in STREAMS]
     assets = ("candles", "indicators", "pivots")
-    params = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": keys}
+    params = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": keys, **page}
 
     launched = execute_dagster_graphql(workspace.create_request_context(), LAUNCH, variables={"params": params})
     assert launched.data["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", launched.data
