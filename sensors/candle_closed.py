@@ -23,9 +23,13 @@ QUIET_SECONDS = 5.0  # until the tables are asked what was left: the next close 
 PAUSE_SECONDS = 0.01
 
 
-@dg.sensor(job_name=ADVANCE, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job_name=ADVANCE,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts a run as soon as closed candles have landed, and one for a close that a killed run has left.",
+)
 def candle_closed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Starts a run as soon as closed candles have landed, and one for a close that a killed run has left."""
     return wait_for_candles(context.instance, context.cursor or "", TICK_SECONDS, QUIET_SECONDS)
 
 
@@ -69,6 +73,6 @@ def _run(event: str, moment: datetime, cursor: str, *, leave_pivots: bool) -> dg
     request = dg.RunRequest(
         run_key=f"{event}#{attempt}",
         run_config={"ops": {"take_up_predict_settle_train": {"config": {"leave_pivots": leave_pivots}}}},
-        tags=about("candle", moment.isoformat(), map(str, load().streams)),
+        tags=about("candle", moment, map(str, load().streams)),
     )
     return dg.SensorResult(run_requests=[request], cursor=request.run_key)

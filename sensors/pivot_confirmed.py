@@ -17,9 +17,13 @@ PAUSE_SECONDS = 0.05
 AT_ONCE = 100
 
 
-@dg.sensor(job_name=TRAIN, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job_name=TRAIN,
+    minimum_interval_seconds=1,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts one run for all level-2 pivots that were confirmed live since the last one.",
+)
 def pivot_confirmed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Starts one run for all level-2 pivots that were confirmed live since the last one."""
     return wait_for_pivots(context.instance, context.cursor, TICK_SECONDS)
 
 
@@ -66,6 +70,8 @@ def _run(confirmed: list[tuple[str, str]], storage_id: int) -> dg.SensorResult:
         run_config={
             "ops": {"validate_trends_and_train": {"config": {"confirmed": [list(each) for each in confirmed]}}}
         },
-        tags=about("pivot", max(close for _, close in confirmed), (stream for stream, _ in confirmed)),
+        tags=about(
+            "pivot", datetime.fromisoformat(max(close for _, close in confirmed)), (stream for stream, _ in confirmed)
+        ),
     )
     return dg.SensorResult(run_requests=[request], cursor=str(storage_id))

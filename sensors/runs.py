@@ -39,11 +39,11 @@ def reason_to_wait(instance: dg.DagsterInstance, job: str, now: datetime) -> str
     return f"{failures} runs in a row failed, the last one {run}: waiting {left:.0f} s more" if left > 0 else None
 
 
-def about(trigger: str, event_time: str, streams: Iterable[str]) -> dict[str, str]:
+def about(trigger: str, event_time: datetime, streams: Iterable[str]) -> dict[str, str]:
     """Run tags that say what started a run, and what it is about."""
     return {
         "hindsight/trigger": trigger,
-        "hindsight/event_time": event_time,
+        "hindsight/event_time": f"{event_time:%Y-%m-%d %H:%M:%S} UTC",  # short enough for the UI's list of runs
         "hindsight/streams": ", ".join(dict.fromkeys(streams)),
         "hindsight/models": ", ".join(load().models),
     }
