@@ -1,4 +1,7 @@
-"""The feed of `hindsight up`, and the simulated venue that it listens to where no other is set."""
+"""The feed of `hindsight up`, and the simulated venue that it listens to where no other is set.
+
+python -m pipelines.feeding    # what `hindsight up` runs for `hindsight feed`
+"""
 
 import json
 import os
@@ -10,7 +13,7 @@ from urllib.parse import urlsplit
 
 from hindsight.errors import HindsightError
 from hindsight.market.streams import from_ms, to_ms
-from hindsight.settings import Settings
+from hindsight.settings import Settings, load
 from hindsight.store import summaries
 from hindsight.store.warehouse import Warehouse
 from pipelines.supervise import Part
@@ -24,7 +27,8 @@ def market_parts(settings: Settings, say: Callable[[str], None]) -> list[Part]:
     if settings.source.startswith("archive:"):
         say(f"no feed: nothing new comes out of {settings.source}")
         return []
-    feed = Part(name="feed", command=lambda: _feed(settings, say), is_wanted=lambda: has_venue(settings))
+    command = [sys.executable, "-m", "pipelines.feeding"]
+    feed = Part(name="feed", command=lambda: command, is_wanted=lambda: has_venue(settings))
     if settings.source != "simulated" or settings.venue_url:
         return [feed]
     return [Part(name="venue", command=_Venue(settings).command, heard=_note_address), feed]
@@ -48,21 +52,13 @@ def note_positions(settings: Settings) -> dict[str, int]:
     return positions
 
 
-def _feed(settings: Settings, say: Callable[[str], None]) -> Sequence[str]:
-    try:
-        note_positions(settings)
-    except HindsightError as error:
-        say(f"the feed goes on from what it has landed, since the tables cannot say how far they are: {error}")
-    return [sys.executable, "-m", "hindsight", "feed"]
-
-
 class _Venue:
     """The command of the venue. Started again, it has the same address, and its clock has gone on meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
         self.speed, self.started_at = settings.venue_speed, time.monotonic()
-        # A clock that ran fast may have left candles that are ahead of ours.
-        stored = note_positions(settings)
+        # A clock that runs fast may have left candles that are ahead of ours.
+        stored = note_positions(settings) if self.speed > 1 else {}
         ends = [from_ms(stored[str(each)]) + each.step for each in settings.streams if str(each) in stored]
         self.start = max([datetime.now(UTC), *ends])
 
@@ -76,3 +72,11 @@ class _Venue:
 def _note_address(line: str) -> None:
     if line.startswith(VENUE_SAYS):
         os.environ[VENUE_URL] = line.removeprefix(VENUE_SAYS).strip()
+
+
+if __name__ == "__main__":
+    try:
+        note_positions(load())
+    except HindsightError as error:
+        print(f"going on from what has landed, since the tables cannot say how far they are: {error}", file=sys.stderr)
+    os.execv(sys.executable, [sys.executable, "-m", "hindsight", "feed"])

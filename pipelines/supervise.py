@@ -99,14 +99,18 @@ class Supervisor:
         print(f"{name:{NAME_WIDTH}} | {line if sys.stdout.isatty() else COLOUR.sub('', line)}", flush=True)
 
     def _start(self, part: Part) -> None:
-        part.process = subprocess.Popen(
-            part.command(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches every process of a terminal; the supervisor decides
-            preexec_fn=self.before_exec,
-        )
+        try:
+            part.process = subprocess.Popen(
+                part.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches every process of a terminal; the supervisor decides
+                preexec_fn=self.before_exec,
+            )
+        except OSError as error:  # no memory, no more processes
+            self._try_again(part, f"cannot start: {error}")
+            return
         part.started_at = time.monotonic()
         assert part.process.stdout is not None
         os.set_blocking(part.process.stdout.fileno(), False)
@@ -120,8 +124,10 @@ class Supervisor:
             return
         if time.monotonic() - part.started_at > STEADY_SECONDS:
             part.delay = FIRST_DELAY_SECONDS
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        self.say(f"{part.name} {how}; it starts again in {part.delay:.1f} s")
+        self._try_again(part, f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}")
+
+    def _try_again(self, part: Part, why: str) -> None:
+        self.say(f"{part.name} {why}; it starts again in {part.delay:.1f} s")
         part.due_at = time.monotonic() + part.delay
         part.delay = min(2 * part.delay, LONGEST_DELAY_SECONDS)
 

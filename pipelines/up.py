@@ -54,7 +54,7 @@ def _dagster_parts(
     code, workspace = scratch / "code", scratch / "workspace.yaml"
     place = {"host": "localhost", "socket": str(code), "location_name": LOCATION}
     workspace.write_text(yaml.dump({"load_from": [{"grpc_server": place}]}))
-    folder = warm.folder_of(instance.root_directory)
+    folder, is_warm = warm.folder_of(instance.root_directory), settings.run_launcher == "warm" and warm.IS_POSSIBLE
 
     def is_settled() -> bool:  # the settings are what they will be
         return has_venue(settings) or not has_market
@@ -76,7 +76,7 @@ def _dagster_parts(
             name="template",
             command=lambda: _python("pipelines.template", str(folder), str(os.getpid())),
             # Whoever launches a run starts one too, where there is none.
-            is_wanted=lambda: settings.run_launcher == "warm" and is_settled() and warm.template_of(folder) is None,
+            is_wanted=lambda: is_warm and is_settled() and warm.template_of(folder) is None,
             stop_seconds=RUNS_CANCEL_SECONDS + 2,
         ),
         Part(

@@ -21,6 +21,7 @@ from hindsight.store.lock import held
 from pipelines.processes import Process
 
 OWNER = "TEMPLATE_OWNER"
+IS_POSSIBLE = sys.platform.startswith("linux")
 START_SECONDS = 90.0  # the imports take 5 s on an idle machine
 ANSWER_SECONDS = 30.0  # a fork takes 0.01 s; definitions that the template has not met yet, seconds
 _started: list[subprocess.Popen[bytes]] = []  # by this process, so that it waits for those that have ended
@@ -92,7 +93,7 @@ def ask(folder: Path, request: Request) -> int:
 
     Raises TemplateUnavailable with the reason. Asking again for the same run never starts it twice.
     """
-    if not sys.platform.startswith("linux"):
+    if not IS_POSSIBLE:
         raise TemplateUnavailable(f"it needs Linux, and this is {sys.platform}")
     reason = ""
     for _ in range(3):

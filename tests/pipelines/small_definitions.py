@@ -63,6 +63,14 @@ def compute(context: dg.OpExecutionContext) -> None:
 
 
 @dg.op
+def compute_on_gpu() -> None:
+    """Uses the GPU, which a process can only if nobody did before it was forked."""
+    import torch
+
+    assert torch.ones(8, device="cuda").sum().item() == 8
+
+
+@dg.op
 def count_imports(config: Where) -> None:
     """Writes down which modules this process has, and how many threads of Python's."""
     Path(config.path).write_text("\n".join([str(threading.active_count()), *sorted(sys.modules)]))
@@ -94,8 +102,15 @@ def computing() -> None:
 
 
 @dg.job
+def computing_on_gpu() -> None:
+    compute_on_gpu()
+
+
+@dg.job
 def counting() -> None:
     count_imports()
 
 
-defs = dg.Definitions(jobs=[noting, waiting, failing, vanishing, computing, counting], executor=dg.in_process_executor)
+defs = dg.Definitions(
+    jobs=[noting, waiting, failing, vanishing, computing, computing_on_gpu, counting], executor=dg.in_process_executor
+)

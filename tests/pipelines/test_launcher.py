@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import torch
 from dagster._core.launcher import WorkerStatus
 
 from pipelines.processes import Process
@@ -64,6 +65,14 @@ def test_what_the_template_only_imports_works_in_its_runs(dagster: Launches) -> 
     runs = [dagster.launch("computing") for _ in range(3)]
     assert [dagster.ended(run_id) for run_id in runs] == [SUCCESS] * 3
     assert "computed 399999.0 7 400000 42 500.0 torch.Size([600, 600])" in dagster.messages(runs[-1])
+
+
+@pytest.mark.gpu
+def test_every_run_can_use_the_gpu(dagster: Launches) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU that torch can use")
+    runs = [dagster.launch("computing_on_gpu") for _ in range(2)]
+    assert [dagster.ended(run_id) for run_id in runs] == [SUCCESS] * 2
 
 
 def test_a_run_whose_process_is_killed_is_told_at_once(dagster: Launches, tmp_path: Path) -> None:
