@@ -8,19 +8,21 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 _held = threading.local()
+LONG_SECONDS = 1.0
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Holds the lock beside `path` until the block ends; blocks, without polling, until its turn has come.
 
-    The holder's process id stands in the lock file, and whoever has to wait logs it. Raises RuntimeError where this
+    The holder's process id stands in the lock file, and whoever had to wait long logs it. Raises RuntimeError where this
     thread holds the lock already: it would wait for itself for ever.
     """
     key = (os.getpid(), os.path.abspath(path))  # a forked child holds nothing of what this thread held
@@ -71,5 +73,9 @@ def _wait_for(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        logger.info("waiting for %s, which process %s holds", path.name, holder(path))
+        held_by, started = holder(path), time.monotonic()
         fcntl.flock(lock, fcntl.LOCK_EX)
+        waited = time.monotonic() - started
+        # A line is an event in the log of a run: waits that nobody notices are not worth one.
+        level = logging.INFO if waited > LONG_SECONDS else logging.DEBUG
+        logger.log(level, "waited %.1f s for %s, which process %s held", waited, path.name, held_by)
