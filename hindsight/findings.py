@@ -12,7 +12,16 @@ from typing import Literal
 from hindsight.store.standings import Lateness
 
 Verdict = Literal["ok", "late", "dead", "off"]
-Kind = Literal["candles", "inference_references", "checkpoints", "order_book", "feed", "home"]
+Kind = Literal["candles", "inference_references", "checkpoints", "order_book", "feed", "connection", "home"]
+NAMES: dict[Kind, str] = {
+    "candles": "candles of {}",
+    "inference_references": "predictions of {}",
+    "checkpoints": "learning of {}",
+    "order_book": "order book of {}",
+    "feed": "the {}",
+    "connection": "connection {}",
+    "home": "{}",
+}
 Figures = Mapping[str, float | int | str | None]
 
 
@@ -29,8 +38,8 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """What is looked at, the same at every look."""
-        return self.about if self.kind in ("feed", "home") else f"{self.about} {self.kind.replace('_', ' ')}"
+        """What is looked at, the same at every look and unlike any other."""
+        return NAMES[self.kind].format(self.about)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,30 +37,30 @@ def judge_part(name: str, beat: Beat | None, feed: Finding, now: Now) -> Finding
     part = None if beat is None else beat.parts.get(name)
     if beat is None or part is None:
         if feed.verdict != "ok":
-            return follows("feed", name, feed.verdict, "See the feed.", {})
-        return calls("feed", name, "dead", "The feed was started without it: restart `hindsight up`.", {})
+            return follows("connection", name, feed.verdict, "See the feed.", {})
+        return calls("connection", name, "dead", "The feed was started without it: restart `hindsight up`.", {})
     here_ms = beat.here_ms(now.at)
     figures = _figures(part, here_ms)
     if feed.verdict != "ok":
-        return follows("feed", name, feed.verdict, "See the feed.", figures)
+        return follows("connection", name, feed.verdict, "See the feed.", figures)
     if part.state == "connected":
-        return ok("feed", name, "It hears the venue.", figures)
+        return ok("connection", name, "It hears the venue.", figures)
     lasts = (here_ms - part.since_ms) / 1000
     if part.state == "filling":
         sentence = "It fetches what was missed; nothing to do."
         if lasts <= FILLING_SECONDS:
-            return follows("feed", name, "late", sentence, figures)
+            return follows("connection", name, "late", sentence, figures)
         sentence = (
             f"It has been fetching what was missed for {span(lasts)}: see in its log whether the venue refuses it."
         )
-        return calls("feed", name, "late", sentence, figures)
+        return calls("connection", name, "late", sentence, figures)
     sentence = f"Not connected for {span(lasts)}; it tries again by itself."
     if part.state == "silent":
         sentence = f"Connected, and the venue has said nothing for {span(lasts)}; it connects anew by itself."
     if lasts <= PATIENCE_SECONDS:
-        return follows("feed", name, "late", sentence, figures)
+        return follows("connection", name, "late", sentence, figures)
     sentence += " See whether this machine reaches the venue, and whether the venue is open."
-    return calls("feed", name, "dead", sentence, figures)
+    return calls("connection", name, "dead", sentence, figures)
 
 
 def judge_home(free_bytes: int, set_aside: int) -> list[Finding]:

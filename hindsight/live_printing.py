@@ -22,7 +22,7 @@ def print_live(health: Health, console: Console) -> None:
     if health.tables is not None:
         streams = [str(each.stream) for each in health.tables.streams]
         print_facts(console, "Live (seconds after the close: p50 / p95)", _facts(health, health.tables), streams)
-    _print_feed(console, health.of("feed"))
+    _print_feed(console, [*health.of("feed"), *health.of("connection")])
     for finding in health.findings:
         if finding.needs_a_person:
             console.print(f"{_verdict(finding)} {finding.name}: {finding.sentence}", highlight=False)

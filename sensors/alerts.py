@@ -45,7 +45,7 @@ def look(
 ) -> dg.SensorResult:
     """What follows from one look at `found`; `now` is this machine's clock. The cursor holds what the last look saw."""
     before = json.loads(cursor) if cursor else {"verdicts": {}, "calls": [], "shown": None}
-    verdicts = {finding.name: finding.verdict for finding in found.findings if finding.kind != "feed"}
+    verdicts = {finding.name: finding.verdict for finding in found.findings if finding.kind != "connection"}
     calling = [finding for finding in found.findings if finding.needs_a_person]
     told = alert_all(settings, [_alert(each) for each in calling if each.name in before["calls"]], now)
     ended = recovered(settings, _over(settings, instance, found), now)

@@ -48,7 +48,7 @@ def live(learned_home: Settings, copy_home: Callable[..., Settings], beat: Calla
 
 
 def verdicts(found: Health) -> dict[str, str]:
-    return {each.name: each.verdict for each in found.findings if each.kind != "feed"}
+    return {each.name: each.verdict for each in found.findings if each.kind not in ("feed", "connection")}
 
 
 def calling(found: Health) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_home_that_keeps_up_is_well(live: Settings, end):
 
 def test_a_dead_feed_is_one_call_however_many_things_follow_from_it(live: Settings, end):
     found = health(live, end + 600 * SECOND)
-    assert calling(found) == ["feed"]
+    assert calling(found) == ["the feed"]
     assert {finding.verdict for finding in found.findings if finding.kind != "home"} == {"dead"}
 
 
@@ -103,7 +103,7 @@ def test_candles_that_wait_in_the_landing_call_for_a_look_at_the_runs(live: Sett
     Landing(live.landing_path).write("candles", [row], landed, landed)
     beat(live, end + 75 * SECOND)
     found = health(live, end + 75 * SECOND)
-    assert calling(found) == [f"{live.streams[0]} candles"]
+    assert calling(found) == [f"candles of {live.streams[0]}"]
     assert "nobody takes up" in found.of("candles")[0].sentence
 
 
@@ -111,9 +111,11 @@ def test_a_lost_connection_calls_for_itself_alone(live: Settings, beat: Callable
     name = f"{live.streams[0]} candles"
     beat(live, end + 300 * SECOND, states={name: "down"}, lasting=250)
     found = health(live, end + 300 * SECOND)
-    assert calling(found) == [name]
+    assert calling(found) == [f"connection {name}"]
     assert name in found.of("candles")[0].sentence
-    assert name in found.of("order_book")[0].sentence  # the feed hears the book, which waits for the candles
+    assert (
+        found.of("candles")[0].name in found.of("order_book")[0].sentence
+    )  # the feed hears the book, which waits for the candles
 
 
 def test_segments_set_aside_are_told_of_until_a_person_has_seen_to_them(live: Settings, end):
@@ -157,7 +159,7 @@ def test_status_prints_every_stream_every_part_and_whom_it_needs_in_eighty_colum
     assert "Feed: ok, heartbeat 0.0 s old" in printed
     for part in ("ETH/USDT 1m candles", "ETH/USDT trades", "ETH/USDT order book"):
         assert part in printed
-    assert "dead ETH/USDT trades: Not connected for 90 s" in printed
+    assert "dead connection ETH/USDT trades: Not connected for 90 s" in printed
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80
 

@@ -12,8 +12,8 @@ from hindsight.store.standings import BookStanding, Lateness, LearnerStanding, S
 CLOSE = datetime(2024, 3, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 ETH = Stream(venue="binance", symbol="ETH/USDT", timeframe="1m")
-CONNECTED = ok("feed", "binance ETH/USDT 1m candles", "", {})
-DOWN = follows("feed", "binance ETH/USDT 1m candles", "late", "", {})
+CONNECTED = ok("connection", "binance ETH/USDT 1m candles", "", {})
+DOWN = follows("connection", "binance ETH/USDT 1m candles", "late", "", {})
 FRESH = ok("candles", str(ETH), "", {})
 STALE = follows("candles", str(ETH), "dead", "", {})
 

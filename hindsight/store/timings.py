@@ -31,16 +31,21 @@ def note(
 def lateness(con: duckdb.DuckDBPyConnection, since: datetime, timeframe: str | None = None) -> pl.DataFrame:
     """Per stream, model and stage of the closes from `since` on: how many, the newest, and seconds after the close.
 
+    Closes that were stored live count, and none of the history that a model works through when it starts.
     `recent_seconds` is how late even the timeliest close of each of the last three passes was; null before there are
     three. An outage that is over leaves one late pass, however many closes it caught up with.
     """
     return select(
         con,
         """
-        with noted as (
+        with every as (
           select *, epoch(reached_at - close_time) as seconds
           from timings
           where close_time >= $since and timeframe = coalesce($timeframe, timeframe)),
+        noted as (
+          select *
+          from every
+          semi join (select * from every where stage = 'stored') using (venue, symbol, timeframe, close_time)),
         passes as (
           select venue, symbol, timeframe, model, stage, reached_at, min(seconds) as timeliest
           from noted

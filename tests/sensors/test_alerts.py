@@ -161,12 +161,12 @@ def test_a_home_that_was_never_live_is_passed_over_with_that_reason(looks: Looks
 
 
 def test_what_needs_a_person_at_two_looks_in_a_row_is_told_and_so_is_its_end(looks: Looks, sink):
-    assert reason(looks.at(FEED)) == "looked at 1 things: feed dead"
+    assert reason(looks.at(FEED)) == "looked at 1 things: the feed dead"
     assert sink.received == []
-    assert reason(looks.at(FEED)) == "looked at 1 things: feed dead; told: trouble with feed"
+    assert reason(looks.at(FEED)) == "looked at 1 things: the feed dead; told: trouble with the feed"
     looks.at(FEED)
     assert [each["message"] for each in sink.received] == ["dead: Start it."]
-    assert reason(looks.at(WELL)).endswith("none is late or dead; over: trouble with feed")
+    assert reason(looks.at(WELL)).endswith("none is late or dead; over: trouble with the feed")
     assert sink.received[-1]["type"] == "success"
 
 
@@ -180,7 +180,7 @@ def test_what_is_well_again_at_the_next_look_is_told_to_nobody(looks: Looks, sin
 def test_what_heals_by_itself_calls_nobody_and_does_not_end_an_alert_either(looks: Looks, sink):
     for finding in (HEALING, HEALING, LATE, LATE, HEALING):
         looks.at(finding)
-    assert [each["title"] for each in sink.received] == ["Hindsight: trouble with binance ETH/USDT 1m candles"]
+    assert [each["title"] for each in sink.received] == ["Hindsight: trouble with candles of binance ETH/USDT 1m"]
     looks.at(WELL)
     assert len(sink.received) == 2
 
@@ -216,17 +216,17 @@ def test_a_tick_looks_at_the_real_home_and_takes_a_moment(
     beat(settings, NOW, local_ms=int((datetime.now(UTC) - timedelta(minutes=5)).timestamp() * 1000))
     first = freshness.evaluate_tick(dg.build_sensor_context(instance=instance))
     assert first.run_requests == []
-    assert "feed dead" in (first.skip_message or "")
+    assert "the feed dead" in (first.skip_message or "")
     assert {event.check_name for event in first.asset_events} == {
         *("late_candles", "late_order_books", "late_predictions", "late_checkpoints")
     }
     second = freshness.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=first.cursor))
-    assert (second.skip_message or "").endswith("told: trouble with feed")
+    assert (second.skip_message or "").endswith("told: trouble with the feed")
     assert second.asset_events == []
-    assert json.loads(second.cursor or "")["calls"] == ["feed"]
+    assert json.loads(second.cursor or "")["calls"] == ["the feed"]
     (received,) = sink.received
     assert "hindsight up" in received["message"]
-    assert calls_of(health(settings, NOW + timedelta(minutes=5))) == ["feed"]
+    assert calls_of(health(settings, NOW + timedelta(minutes=5))) == ["the feed"]
 
 
 def calls_of(found: Health) -> list[str]:

@@ -105,3 +105,14 @@ def test_models_stand_where_the_tables_of_learning_stand(learned_home: Settings,
     (serving,) = checkpoints.filter(checkpoints["is_serving"]).iter_rows(named=True)
     assert one.serving == serving["checkpoint_id"]
     assert one.serving_age == len(candles.filter(candles["open_time"] >= serving["event_time"]))
+
+
+def test_what_a_model_works_through_when_it_starts_is_not_late(warehouse: Warehouse):
+    """Its history was never stored live."""
+    note_closes(warehouse, ETH, [0.3] * 3)
+    with warehouse.writing() as con:
+        note(con, ETH, "transformer", "predicted", [NOW - n * MINUTE for n in range(40)], NOW + timedelta(seconds=1))
+    with warehouse.reading() as con:
+        (one,) = read_standings(con, [ETH], ["transformer"], NOW, 1.0).learners
+    assert one.predicted is not None
+    assert (one.predicted.closes, one.predicted.p50) == (3, 61.0)
