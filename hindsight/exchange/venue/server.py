@@ -8,6 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
@@ -71,26 +72,22 @@ async def serve(
 
 @contextmanager
 def serve_in_thread(market: Market, **settings: object) -> Iterator[Venue]:
-    """The same beside blocking code, in a thread of its own."""
-    started: list[Venue] = []
-    is_ready = threading.Event()
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
+    """The same beside blocking code, in a thread of its own. Takes the settings of `serve`."""
+    started: Future[Venue] = Future()
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
 
     async def run() -> None:
         try:
             async with serve(market, **settings) as venue:  # pyright: ignore[reportArgumentType]
-                started.append(venue)
-                is_ready.set()
+                started.set_result(venue)
                 await stop.wait()
-        finally:
-            is_ready.set()
+        except OSError as error:
+            started.set_exception(error)  # the port is taken
 
     thread = threading.Thread(target=loop.run_until_complete, args=(run(),), daemon=True)
     thread.start()
-    is_ready.wait()
     try:
-        yield started[0]
+        yield started.result()
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join()

@@ -52,6 +52,7 @@ def test_the_command_plays_a_folder_of_recordings(shared_data: Path) -> None:
     with _running("--recording", str(shared_data / "candles")) as (url, process):
         assert _ask(f"{url}/control/state")["clock"]["start_ms"] == 1640995200000
         process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
     with _running("--recording", str(shared_data / "messages")) as (url, _):
         assert _ask(f"{url}/control/state")["clock"]["start_ms"] == 1723161256000
 
