@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+from dagster._core.event_api import EventHandlerFn
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
+    SqliteEventLogStorageWatchdog,
+)
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.schedules.sqlite.sqlite_schedule_storage import SqliteScheduleStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS, create_db_conn_string
@@ -25,6 +30,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteSto
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
+from watchdog.events import FileSystemEvent
+from watchdog.observers import Observer
 
 from hindsight.store.lock import held
 
@@ -119,6 +126,13 @@ class QuickEvents(SqliteEventLogStorage):
         finally:
             draft.unlink()
 
+    def watch(self, run_id: str, cursor: str | None, callback: EventHandlerFn) -> None:
+        if not self._obs:
+            self._obs = Observer()
+            self._obs.start()
+        watchdog = _Watchdog(self, run_id, callback, cursor)
+        self._watchers[run_id][callback] = (watchdog, self._obs.schedule(watchdog, self._base_dir, recursive=True))
+
     def delete_events(self, run_id: str) -> None:
         """Deletes the run's file too, which Dagster's own class leaves behind empty."""
         super().delete_events(run_id)
@@ -131,6 +145,17 @@ class QuickEvents(SqliteEventLogStorage):
         while self._engines:
             self._engines.popitem()[1].dispose()
         super().dispose()
+
+
+class _Watchdog(SqliteEventLogStorageWatchdog):
+    """Tells the UI's page of a run of each event. A file that stays open does not change; its write-ahead log does."""
+
+    @property
+    def patterns(self) -> list[str]:
+        return [self._log_path, f"{self._log_path}-wal"]
+
+    def on_modified(self, event: FileSystemEvent) -> None:
+        self._process_log()
 
 
 def _open(url: str) -> Engine:

@@ -1,0 +1,29 @@
+"""What the UI's page of a run shows while it runs: each event, as soon as the run's process has stored it."""
+
+import time
+from pathlib import Path
+
+from dagster._core.events.log import EventLogEntry
+from dagster._core.utils import make_new_run_id
+
+from pipelines.sqlite import QuickSqliteStorage
+from tests.pipelines.conftest import until
+
+
+def test_each_event_that_another_process_stores_is_heard_of(tmp_path: Path) -> None:
+    run_id, heard = make_new_run_id(), []
+    webserver, run = QuickSqliteStorage(str(tmp_path)), QuickSqliteStorage(str(tmp_path))
+    try:
+        run.event_log_storage.store_event(_message(run_id, "before anybody looked"))
+        webserver.event_log_storage.watch(run_id, None, lambda entry, cursor: heard.append(entry.user_message))
+        for message in ("first", "second"):
+            run.event_log_storage.store_event(_message(run_id, message))
+            until(lambda said=message: heard[-1:] == [said], f"{message!r} is heard of; so far {heard}")
+    finally:
+        webserver.event_log_storage.dispose()
+        run.event_log_storage.dispose()
+    assert heard == ["before anybody looked", "first", "second"]
+
+
+def _message(run_id: str, text: str) -> EventLogEntry:
+    return EventLogEntry(error_info=None, user_message=text, level=20, run_id=run_id, timestamp=time.time())
