@@ -22,8 +22,8 @@ LONG_SECONDS = 1.0
 def held(path: Path) -> Iterator[None]:
     """Holds the lock beside `path` until the block ends; blocks, without polling, until its turn has come.
 
-    The holder's process id stands in the lock file, and whoever had to wait long logs it. Raises RuntimeError where this
-    thread holds the lock already: it would wait for itself for ever.
+    The holder's process id stands in the lock file, and whoever had to wait long logs it. Raises RuntimeError where
+    this thread holds the lock already: it would wait for itself for ever.
     """
     key = (os.getpid(), os.path.abspath(path))  # a forked child holds nothing of what this thread held
     mine: set[tuple[int, str]] = _held.__dict__.setdefault("paths", set())
