@@ -13,11 +13,9 @@ from hindsight.exchange.feed.listening import Listening
 from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
 
 
-def read_kline(message: Any, step_ms: int, now_ms: int) -> HeardCandle:
+def read_kline(message: Any, step_ms: int, latest_ms: int) -> HeardCandle:
     """The candle in a kline message. Raises MessageRefused."""
-    kline = message.get("k")
-    if not isinstance(kline, dict):
-        raise MessageRefused("no candle in it")
+    kline = message["k"]
     is_final, first, last = kline.get("x"), kline.get("f"), kline.get("L")
     if not isinstance(is_final, bool):
         raise MessageRefused("nothing says whether the candle is final")
@@ -26,22 +24,24 @@ def read_kline(message: Any, step_ms: int, now_ms: int) -> HeardCandle:
         kline.get("t"),
         (kline.get("o"), kline.get("h"), kline.get("l"), kline.get("c"), kline.get("v")),
         step_ms=step_ms,
-        now_ms=now_ms,
+        latest_ms=latest_ms,
         is_final=is_final,
-        event_ms=messages.moment(message.get("E"), "event time", now_ms),
+        event_ms=messages.moment(message.get("E"), "event time", latest_ms),
         trade_ids=trade_ids,
     )
 
 
-def read_trade(message: Any, now_ms: int) -> HeardTrade:
+def read_trade(message: Any, latest_ms: int) -> HeardTrade:
     """The trade in a trade message. Raises MessageRefused."""
     side = {True: "sell", False: "buy"}.get(message.get("m"))  # m: the buyer was there first, so a seller came to him
-    return messages.trade(message.get("t"), message.get("T"), message.get("p"), message.get("q"), side, now_ms=now_ms)
+    return messages.trade(
+        message.get("t"), message.get("T"), message.get("p"), message.get("q"), side, latest_ms=latest_ms
+    )
 
 
-def check_depth(message: Any, now_ms: int) -> None:
+def check_depth(message: Any, latest_ms: int) -> None:
     """Raises MessageRefused where a depth message cannot be one."""
-    messages.moment(message.get("E"), "event time", now_ms)
+    messages.moment(message.get("E"), "event time", latest_ms)
     first, last = message.get("U"), message.get("u")
     if type(first) is not int or type(last) is not int or not 0 < first <= last:
         raise MessageRefused("update ids are missing")
@@ -67,15 +67,16 @@ class ListeningBinance(Listening):
 
     def handle_ohlcv(self, client: Any, message: Any) -> None:
         kline = message.get("k")
-        interval = kline.get("i") if isinstance(kline, dict) else None
-        self.ear("candles", message.get("s"), interval)(message)
+        if not isinstance(kline, dict):
+            raise MessageRefused("no candle in it")
+        self.ear("candles", message.get("s"), kline.get("i"))(message)
 
     def handle_trade(self, client: Any, message: Any) -> None:
         self.ear("trades", message.get("s"))(message)
 
     def handle_order_book(self, client: Any, message: Any) -> None:
         ear = self.ear("order_book", message.get("s"))
-        check_depth(message, self.now_ms())
+        check_depth(message, self.latest_ms())
         super().handle_order_book(client, message)
         symbol = self.symbols_by_id[message["s"]]
         book = self.orderbooks.get(symbol)

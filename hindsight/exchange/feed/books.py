@@ -12,7 +12,7 @@ from hindsight.market.book_seconds import BookSeconds, BookSource
 from hindsight.market.buckets import SIDE, bucket_size, quote_of, usd_per
 from hindsight.market.streams import Stream
 
-UNDER_WAY_MS = 300  # for books that were sent in a second and have not come at its end
+UNDER_WAY_SECONDS = 0.3  # for books that were sent in a second and have not come at its end
 REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
 SNAPSHOT_SECONDS, LEAST_SNAPSHOT_SECONDS = 3600.0, 60.0  # a book is known less and less far as the price moves
 UNREACHED_ROWS = 10
@@ -62,7 +62,7 @@ class SymbolBooks:
 
     def give(self) -> None:
         """Lands the seconds that have ended, whether or not every venue has said something since."""
-        self._give(self.clock.now_ms() - UNDER_WAY_MS)
+        self._give(self.clock.now_ms() - int(UNDER_WAY_SECONDS * self.clock.speed * 1000))
 
     def _give(self, until_ms: int) -> None:
         if self._seconds is None or until_ms // 1000 <= self._given_ms // 1000:
@@ -96,7 +96,7 @@ class VenueBook:
         if type(event_ms) is not int:
             event_ms = self.connection.clock.now_ms()  # the venue does not say
         reason = self.books.take(
-            self.connection.name, event_ms, book, is_fresh=self._is_fresh, now_ms=self.connection.clock.now_ms()
+            self.connection.name, event_ms, book, is_fresh=self._is_fresh, now_ms=self.connection.clock.latest_ms()
         )
         if reason is None:
             self._is_fresh = False

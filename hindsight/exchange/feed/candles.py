@@ -58,9 +58,8 @@ class StreamCandles:
         """Takes in what the socket brought."""
         clock, step_ms = self.connection.clock, self.stream.step_ms
         self.part.heard()
-        now_ms = clock.now_ms()
         try:
-            heard = self.read(message, step_ms, now_ms)
+            heard = self.read(message, step_ms, clock.latest_ms())
         except MessageRefused as refused:
             self.part.refuse(str(refused), message)
             return
@@ -68,7 +67,7 @@ class StreamCandles:
         clock.saw(opened)
         if heard.trade_ids is not None:
             self.ids.saw(*heard.trade_ids, opened, opened + step_ms - 1)
-        self._land(self.sequence.hear(heard, now_ms))
+        self._land(self.sequence.hear(heard, clock.now_ms()))
 
     def look_again(self) -> None:
         """Lands what has become certain by other parts' trade ids."""

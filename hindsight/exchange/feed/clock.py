@@ -7,6 +7,7 @@ that exists. A candle is closed for certain once the market has reached its clos
 
 from collections.abc import Callable
 
+FUTURE_SECONDS = 10.0  # of ours, by which a message may be ahead of the venue's clock and still be believed
 FORGET_SECONDS = 1800  # drift of an ordinary quartz in that time: well below 0.1 s
 
 
@@ -28,6 +29,10 @@ class VenueClock:
     def now_ms(self) -> int:
         """What the venue's clock shows."""
         return int(self._zero_ms + self.monotonic() * self.speed * 1000)
+
+    def latest_ms(self) -> int:
+        """The last instant that anything heard by now can speak of."""
+        return self.now_ms() + int(FUTURE_SECONDS * self.speed * 1000)
 
     def saw(self, venue_ms: int) -> None:
         """The market had come to `venue_ms` when this was called, or before: a candle that opened then exists."""

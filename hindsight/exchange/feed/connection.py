@@ -63,7 +63,7 @@ class Connection:
         hook = ListeningBinance if is_binance and hears_raw else Listening
         self.exchange: Any = type(f"{hook.__name__}To{ccxt_id}", (hook, base), {})(config)
         self.clock = VenueClock(times.monotonic, speed)
-        self.exchange.setup_ears(self.clock.now_ms, self._stay_away, self._refuse)
+        self.exchange.setup_ears(self.clock.latest_ms, self._stay_away, self._refuse)
         self.name, self.times, self.hears_raw = name, times, is_binance and hears_raw
         self.parts: dict[Part, tuple[str, str]] = {}  # kind and symbol of each
         self._away_until = 0.0
@@ -118,7 +118,7 @@ class Connection:
         found: dict[int, HeardCandle] = {}
         for row in rows:
             try:
-                candle = read_row(row, stream.step_ms, self.clock.now_ms())
+                candle = read_row(row, stream.step_ms, self.clock.latest_ms())
                 if candle.open_time_ms >= since_ms:
                     found[candle.open_time_ms] = candle
             except MessageRefused as refused:
@@ -132,7 +132,7 @@ class Connection:
         found: list[HeardTrade] = []
         for row in rows:
             try:
-                found.append(read_trade_row(row, self.clock.now_ms()))
+                found.append(read_trade_row(row, self.clock.latest_ms()))
             except MessageRefused as refused:
                 refuse(str(refused), row)
         return found
@@ -200,15 +200,15 @@ class Connection:
         next(iter(self.parts)).refuse(reason, message)
 
 
-def read_row(row: Any, step_ms: int, now_ms: int) -> HeardCandle:
+def read_row(row: Any, step_ms: int, latest_ms: int) -> HeardCandle:
     """The candle in one of ccxt's rows. Raises MessageRefused."""
     if not isinstance(row, list | tuple) or len(row) < 6:
         raise MessageRefused("no row of six")
-    return messages.candle(row[0], (row[1], row[2], row[3], row[4], row[5]), step_ms=step_ms, now_ms=now_ms)
+    return messages.candle(row[0], (row[1], row[2], row[3], row[4], row[5]), step_ms=step_ms, latest_ms=latest_ms)
 
 
-def read_trade_row(row: Any, now_ms: int) -> HeardTrade:
+def read_trade_row(row: Any, latest_ms: int) -> HeardTrade:
     """The trade in one of ccxt's. Raises MessageRefused."""
     return messages.trade(
-        row.get("id"), row.get("timestamp"), row.get("price"), row.get("amount"), row.get("side"), now_ms=now_ms
+        row.get("id"), row.get("timestamp"), row.get("price"), row.get("amount"), row.get("side"), latest_ms=latest_ms
     )

@@ -86,7 +86,7 @@ class Feed:
         for stream in self.settings.streams:
             part = self._part(str(stream), "candles", stream.symbol, self.main)
             read = binance.read_kline if self.main.hears_raw else connection.read_row
-            grace_ms = int(self.settings.grace_seconds * 1000)
+            grace_ms = int(self.settings.grace_seconds * self.settings.venue_speed * 1000)
             candles = StreamCandles(stream, self.main, self.outbox, part, ids[stream.symbol], read, grace_ms)
             candles.begin(positions.get(str(stream)), known.get(str(stream), []), self.settings.first_candles)
             if stream.timeframe == "1s":

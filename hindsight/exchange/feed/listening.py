@@ -23,7 +23,7 @@ class Listening:
     ears: dict[tuple[str, ...], Ear]
     symbols_by_id: dict[str, str]
     fresh_books: set[str]  # symbols whose book has just begun anew from a snapshot
-    now_ms: Callable[[], int]
+    latest_ms: Callable[[], int]
     stay_away: Callable[[float, int, str], None]
     refuse: Callable[[list[str], str, object], None]
     clients: dict[str, Any]
@@ -31,13 +31,13 @@ class Listening:
 
     def setup_ears(
         self,
-        now_ms: Callable[[], int],
+        latest_ms: Callable[[], int],
         stay_away: Callable[[float, int, str], None],
         refuse: Callable[[list[str], str, object], None],
     ) -> None:
         """`stay_away(seconds, status, address)` and `refuse(subscriptions, reason, message)` are told what happens."""
         self.ears, self.symbols_by_id, self.fresh_books = {}, {}, set()
-        self.now_ms, self.stay_away, self.refuse = now_ms, stay_away, refuse
+        self.latest_ms, self.stay_away, self.refuse = latest_ms, stay_away, refuse
 
     def ear(self, kind: str, market_id: Any, timeframe: Any = None) -> Ear:
         """Whoever listens to such messages. Raises MessageRefused where nobody does."""

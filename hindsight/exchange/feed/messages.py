@@ -8,8 +8,6 @@ from typing import Literal
 from hindsight.errors import MessageRefused
 
 DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
-# Venues whose clock is further ahead than this of what they show over REST are not believed.
-FUTURE_MS = 10_000
 PAST_MS = 315_532_800_000  # 1980: seconds taken for milliseconds land in 1970
 
 Values = tuple[float, float, float, float, float]
@@ -42,13 +40,13 @@ def candle(
     values: tuple[object, object, object, object, object],
     *,
     step_ms: int,
-    now_ms: int,
+    latest_ms: int,
     is_final: bool | None = None,
     event_ms: int | None = None,
     trade_ids: tuple[int, int] | None = None,
 ) -> HeardCandle:
     """The candle, if it can be one. Raises MessageRefused with the reason."""
-    open_time_ms = moment(open_time, "open time", now_ms)
+    open_time_ms = moment(open_time, "open time", latest_ms)
     if open_time_ms % step_ms:
         raise MessageRefused("open time is not a multiple of the timeframe")
     names = ("open", "high", "low", "close", "volume")
@@ -68,7 +66,7 @@ def candle(
     )
 
 
-def trade(trade_id: object, time: object, price: object, amount: object, side: object, *, now_ms: int) -> HeardTrade:
+def trade(trade_id: object, time: object, price: object, amount: object, side: object, *, latest_ms: int) -> HeardTrade:
     """The trade, if it can be one. Raises MessageRefused with the reason."""
     if isinstance(trade_id, str) and trade_id.isdigit():
         trade_id = int(trade_id)  # ccxt has them as text
@@ -81,7 +79,7 @@ def trade(trade_id: object, time: object, price: object, amount: object, side: o
         raise MessageRefused("price or amount is not positive")
     return HeardTrade(
         trade_id=trade_id,  # pyright: ignore[reportArgumentType]
-        time_ms=moment(time, "trade time", now_ms),
+        time_ms=moment(time, "trade time", latest_ms),
         price=found[0],
         amount=found[1],
         side=side,  # pyright: ignore[reportArgumentType]
@@ -97,10 +95,10 @@ def number(value: object, name: str) -> float:
     return float(value)  # pyright: ignore[reportArgumentType]
 
 
-def moment(value: object, name: str, now_ms: int) -> int:
-    """The instant in `value`, in milliseconds; refused where it lies ahead of the venue's own clock."""
+def moment(value: object, name: str, latest_ms: int) -> int:
+    """The instant in `value`, in milliseconds; refused where it lies after `latest_ms`, ahead of the venue's clock."""
     if type(value) is not int or value < PAST_MS:
         raise MessageRefused(f"{name} is missing" if value is None else f"{name} is not an instant in milliseconds")
-    if value > now_ms + FUTURE_MS:
+    if value > latest_ms:
         raise MessageRefused(f"{name} lies in the future")
     return value

@@ -46,7 +46,7 @@ class SymbolTrades:
         """Takes in what the socket brought."""
         self.part.heard()
         try:
-            self._keep(self.read(message, self.connection.clock.now_ms()))
+            self._keep(self.read(message, self.connection.clock.latest_ms()))
         except MessageRefused as refused:
             self.part.refuse(str(refused), message)
 

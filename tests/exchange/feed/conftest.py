@@ -42,6 +42,7 @@ class Live:
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     stops: list[asyncio.Event] = field(default_factory=list)
     seen: dict[str, list[Row]] = field(default_factory=dict)
+    hears_raw: bool = True
     landing: Landing = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +51,8 @@ class Live:
     def start(self) -> None:
         times = Times(lambda: time.clock_gettime(time.CLOCK_BOOTTIME), lambda: time.time_ns() // 1_000_000, Random(1))
         self.stops.append(asyncio.Event())
-        self.tasks.append(asyncio.create_task(run_feed(self.settings, times, self.stops[-1])))
+        feeding = run_feed(self.settings, times, self.stops[-1], hears_raw=self.hears_raw)
+        self.tasks.append(asyncio.create_task(feeding))
 
     async def end(self) -> None:
         self.stops[-1].set()
@@ -134,14 +136,14 @@ def live(tmp_path: Path) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def open_live(
-        *, speed: float = 200.0, start: datetime = CALM, is_started: bool = True, **changed: Any
+        *, speed: float = 200.0, start: datetime = CALM, is_started: bool = True, hears_raw: bool = True, **changed: Any
     ) -> AsyncIterator[Live]:
         market = simulated_market(SYMBOLS, SEED, PHI)
         with serve_in_thread(market, speed=speed, start_ms=to_ms(start)) as venue:
             usual = {"symbols": ("ETH/USDT",), "timeframes": ("1m",), "books": False, "first_candles": 5}
             usual |= {"silent_seconds": 20.0, "source": "simulated", "home": tmp_path / "home"}
             settings = load(venue_url=venue.url, venue_speed=speed, **(usual | changed))
-            run = Live(venue, settings)
+            run = Live(venue, settings, hears_raw=hears_raw)
             if is_started:
                 run.start()
             try:

@@ -218,6 +218,7 @@ def test_what_follows_a_hole_waits_while_rest_is_away_and_other_streams_go_on(li
         symbols = ("ETH/USDT", "BTC/USDT")
         async with live(symbols=symbols) as run:
             await run.connected(CANDLES, "simulated BTC/USDT 1m candles")
+            await run.landed(ETH_1M, 9)
             run.venue.faults.add("status", path="/api/*", count=0)
             run.venue.faults.add("drop", stream=KLINES, only="closing")
             await run.until(lambda: len(run.venue.faults.armed) == 1)
@@ -246,64 +247,71 @@ def test_without_any_socket_candles_still_land_over_rest(live: Callable[..., Any
     asyncio.run(scene())
 
 
-MALFORMED = [
-    pytest.param({"fault": "corrupt"}, id="no JSON"),
-    pytest.param({"fault": "truncate"}, id="cut in half"),
-    pytest.param({"fault": "field", "name": "e"}, id="no event type"),
-    pytest.param({"fault": "field", "name": "s"}, id="no symbol"),
-    pytest.param({"fault": "field", "name": "s", "value": "LTCUSDT"}, id="another symbol"),
-    pytest.param({"fault": "field", "name": "k"}, id="no candle"),
-    pytest.param({"fault": "field", "name": "k.c"}, id="no close"),
-    pytest.param({"fault": "field", "name": "k.h", "value": "high"}, id="text for a number"),
-    pytest.param({"fault": "field", "name": "k.c", "value": "NaN"}, id="NaN as text"),
-    pytest.param({"fault": "field", "name": "k.c", "value": float("nan")}, id="NaN bare"),
-    pytest.param({"fault": "field", "name": "k.v", "value": "-1"}, id="negative volume"),
-    pytest.param({"fault": "field", "name": "k.t", "value": "now"}, id="text for a time"),
-    pytest.param({"fault": "field", "name": "k.t", "value": 1709294400001}, id="a time between candles"),
-    pytest.param({"fault": "field", "name": "k.x", "value": 1}, id="a flag that is none"),
-    pytest.param({"fault": "field", "name": "k", "value": [1, 2]}, id="a list for a candle"),
+MALFORMED: list[tuple[str, dict[str, Any]]] = [
+    ("no JSON", {"fault": "corrupt"}),
+    ("no JSON", {"fault": "truncate"}),
+    ("no event type", {"fault": "field", "name": "e"}),
+    ("nobody asked for None 1m", {"fault": "field", "name": "s"}),
+    ("nobody asked for LTCUSDT 1m", {"fault": "field", "name": "s", "value": "LTCUSDT"}),
+    ("no candle in it", {"fault": "field", "name": "k"}),
+    ("close is missing", {"fault": "field", "name": "k.c"}),
+    ("high is not a number", {"fault": "field", "name": "k.h", "value": "high"}),
+    ("close is not a number", {"fault": "field", "name": "k.c", "value": "NaN"}),
+    ("no JSON", {"fault": "field", "name": "k.c", "value": float("nan")}),
+    ("negative volume", {"fault": "field", "name": "k.v", "value": "-1"}),
+    ("open time is not an instant", {"fault": "field", "name": "k.t", "value": "now"}),
+    ("open time is not a multiple", {"fault": "field", "name": "k.t", "value": 1709294400001}),
+    ("final", {"fault": "field", "name": "k.x", "value": 1}),
+    ("no candle in it", {"fault": "field", "name": "k", "value": [1, 2]}),
 ]
 
 
-@pytest.mark.parametrize("fault", MALFORMED)
+async def strike(run: Any, stream: str, fault: dict[str, Any], count: int, **more: Any) -> None:
+    """Has the venue spoil messages of a stream, and waits until it has."""
+    words = {name: value for name, value in fault.items() if name != "fault"}
+    armed = run.venue.faults.add(fault["fault"], stream=stream, count=count, **words, **more)
+    await run.until(lambda: armed.fired == count)
+
+
 def test_a_malformed_candle_is_refused_and_counted_and_the_rest_goes_on(
-    live: Callable[..., Any], caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
+    live: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene() -> None:
-        async with live(speed=200.0) as run:
+        async with live() as run:
             await run.connected(CANDLES)
-            words = {name: value for name, value in fault.items() if name != "fault"}
-            armed = run.venue.faults.add(fault["fault"], stream=KLINES, only="closing", count=3, **words)
-            await run.until(lambda: armed.fired == 3)
+            for reason, fault in MALFORMED:
+                before = sum(count for told, count in run.part(CANDLES)["refused"].items() if reason in told)
+                await strike(run, KLINES, fault, 2, only="closing")
+                await run.until(
+                    lambda reason=reason, before=before: (
+                        sum(count for told, count in run.part(CANDLES)["refused"].items() if reason in told)
+                        >= before + 2
+                    )
+                )
             await run.landed(ETH_1M, 3)
             run.assert_whole(ETH_1M)
-            await run.until(lambda: sum(run.part(CANDLES)["refused"].values()) >= 3)
             assert run.part(CANDLES)["reconnects"] == 0
 
     asyncio.run(scene())
-    assert any(CANDLES in message and "refused" in message for message in caplog.messages)
+    told = [message for message in caplog.messages if "refused" in message]
+    assert told
+    assert all(message.startswith(CANDLES) for message in told)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param({"fault": "corrupt"}, id="no JSON"),
-        pytest.param({"fault": "field", "name": "q", "value": "-1"}, id="negative size"),
-        pytest.param({"fault": "field", "name": "p", "value": "NaN"}, id="NaN"),
-        pytest.param({"fault": "field", "name": "t"}, id="no id"),
-        pytest.param({"fault": "drop"}, id="lost"),
-    ],
-)
-def test_a_trade_that_was_malformed_or_lost_is_fetched_over_rest(
-    live: Callable[..., Any], fault: dict[str, Any]
-) -> None:
+def test_a_trade_that_was_malformed_or_lost_is_fetched_over_rest(live: Callable[..., Any]) -> None:
     async def scene() -> None:
-        async with live(speed=5.0) as run:
+        async with live(speed=10.0) as run:
             await run.connected(TRADES)
-            words = {name: value for name, value in fault.items() if name != "fault"}
-            armed = run.venue.faults.add(fault["fault"], stream="ethusdt@trade", count=5, **words)
-            await run.until(lambda: armed.fired == 5)
-            await run.until(lambda: run.part(TRADES)["filled"] == 5)
+            faults: list[dict[str, Any]] = [
+                {"fault": "corrupt"},
+                {"fault": "field", "name": "q", "value": "-1"},
+                {"fault": "field", "name": "p", "value": "NaN"},
+                {"fault": "field", "name": "t"},
+                {"fault": "drop"},
+            ]
+            for fault in faults:
+                await strike(run, "ethusdt@trade", fault, 3)
+            await run.until(lambda: run.part(TRADES)["filled"] == 3 * len(faults))
             count = len(run.rows("trades"))
             await run.until(lambda: len(run.rows("trades")) > count + 20)
             ids = [row["trade_id"] for row in run.rows("trades")]

@@ -22,7 +22,7 @@ def test_candles_trades_and_books_of_every_market_land(live: Callable[..., Any])
             for stream in streams:
                 rows = run.assert_whole(stream)
                 assert not run.part(f"{stream} candles")["refused"]
-                assert {row["closed_by"] for row in rows} <= {"rest", "flag", "clock"}
+                assert "flag" in {row["closed_by"] for row in rows}
             for symbol in ("ETH/USDT", "BTC/USDT"):
                 ids = [row["trade_id"] for row in run.rows("trades") if row["symbol"] == symbol]
                 assert ids == list(range(ids[0], ids[0] + len(ids)))
