@@ -11,8 +11,8 @@ import dagster as dg
 
 from assets.metadata import as_table
 from hindsight.exchange.venue_time import venue_clock
-from hindsight.findings import Finding, Kind
-from hindsight.health import Health, health
+from hindsight.health.findings import Finding, Kind
+from hindsight.health.report import Health, health
 from hindsight.settings import load
 
 QUESTIONS: dict[Kind, tuple[str, str]] = {

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hindsight.fact_table import print_facts, shown
-from hindsight.findings import Finding, Kind
-from hindsight.health import Health
+from hindsight.health.findings import Finding, Kind
+from hindsight.health.report import Health
 from hindsight.store.standings import Lateness, LearnerStanding, Standings
 
 STYLES = {"ok": "green", "late": "yellow", "dead": "red", "off": "dim"}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from hindsight.exchange.venue_time import venue_clock
-from hindsight.health import Health, health
+from hindsight.health.report import Health, health
 from hindsight.settings import Settings
 from hindsight.store import summaries
 from hindsight.store.summaries import trend_stats

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from assets.health_checks import BAD, evaluations
-from hindsight.alerts import Alert, alert, alert_all, recovered, standing
 from hindsight.exchange.venue_time import venue_clock
-from hindsight.findings import Finding
-from hindsight.health import Health, health
+from hindsight.health.alerts import Alert, alert, alert_all, recovered, standing
+from hindsight.health.findings import Finding
+from hindsight.health.report import Health, health
 from hindsight.settings import Settings, load
 
 SHOWN_AGAIN = timedelta(hours=1)  # the checks, where no verdict changes

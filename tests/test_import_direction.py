@@ -14,6 +14,7 @@ ROOMS = {
     "store": {"market", "inference", "store"},
     "training": {"market", "inference", "training"},
     "exchange": {"market", "inference", "exchange"},
+    "health": {"market", "store", "exchange", "health"},
 }
 WORDS = {"errors", "settings"}  # that every room speaks
 # The command line is the front door: it starts the runs that pipelines describes, inside its commands.

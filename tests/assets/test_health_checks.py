@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from assets.health_checks import QUESTIONS, evaluations
-from hindsight.health import Health
+from hindsight.health.report import Health
 from hindsight.settings import Settings, load
 from pipelines.definitions import defs
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from hindsight.alerts import standing
 from hindsight.errors import HistoryOutOfOrder
-from hindsight.findings import Finding, calls, follows, ok
-from hindsight.health import Health, health
+from hindsight.health.alerts import standing
+from hindsight.health.findings import Finding, calls, follows, ok
+from hindsight.health.report import Health, health
 from hindsight.settings import Settings, load
 from hindsight.store.standings import Standings
 from pipelines.definitions import defs

@@ -1,7 +1,7 @@
 """How the feed fares: the process, each of its connections, and the disk that it writes to. Pure."""
 
 from hindsight.exchange.heartbeat import Beat, PartBeat
-from hindsight.findings import Finding, Now, calls, follows, ok, span
+from hindsight.health.findings import Finding, Now, calls, follows, ok, span
 
 BEAT_SECONDS = 10.0  # the feed writes one every second
 PATIENCE_SECONDS = 60.0  # for what heals by itself: a connection made anew, a feed that has just started

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from hindsight.exchange.heartbeat import Beat, read_beat
-from hindsight.findings import Finding, Now
-from hindsight.judge_feed import judge_feed, judge_home, judge_part
+from hindsight.health.findings import Finding, Now
+from hindsight.health.judge_feed import judge_feed, judge_home, judge_part
 from hindsight.settings import load
 
 NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)

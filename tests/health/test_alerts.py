@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hindsight.alerts import Alert, alert, alert_all, recovered, standing
+from hindsight.health.alerts import Alert, alert, alert_all, recovered, standing
 from hindsight.settings import Settings, load
 
 # Apprise imports it to tell images apart; Python 3.13, which has none any more, it spares.
@@ -42,12 +42,12 @@ def test_an_alert_reaches_the_webhook_and_the_log(settings: Settings, sink, capl
     assert received["title"] == "Hindsight: feed"
     assert received["message"] == "It is dead."
     assert received["type"] == "failure"
-    assert ("hindsight.alerts", logging.ERROR, "ALERT feed: It is dead.") in caplog.record_tuples
+    assert ("hindsight.health.alerts", logging.ERROR, "ALERT feed: It is dead.") in caplog.record_tuples
 
 
 def test_without_sinks_it_goes_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     assert alert(load(home=tmp_path), "feed", "It is dead.", "warning", NOW)
-    assert ("hindsight.alerts", logging.WARNING, "ALERT feed: It is dead.") in caplog.record_tuples
+    assert ("hindsight.health.alerts", logging.WARNING, "ALERT feed: It is dead.") in caplog.record_tuples
 
 
 def test_the_same_alert_is_told_again_after_ten_minutes_then_twenty_then_forty(settings: Settings, sink):
@@ -106,7 +106,7 @@ def test_sinks_that_fail_are_logged_with_the_reason_and_the_others_are_reached(
     urls = (f"json://127.0.0.1:{closed_port}", sink.url("500"), "nonsense://secret", sink.url())
     assert alert(settings.model_copy(update={"alert_urls": urls}), "feed", "It is dead.", "failure", NOW)
     assert len(sink.received) == 2
-    said = "\n".join(record.getMessage() for record in caplog.records if record.name == "hindsight.alerts")
+    said = "\n".join(record.getMessage() for record in caplog.records if record.name == "hindsight.health.alerts")
     assert "Connection error" in said
     assert "error=500" in said
     assert "entry 3 of the setting alert_urls" in said

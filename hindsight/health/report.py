@@ -15,9 +15,9 @@ import polars as pl
 from hindsight.errors import HindsightError
 from hindsight.exchange.heartbeat import Beat, read_beat
 from hindsight.exchange.landing import Landing
-from hindsight.findings import Finding, Kind, Now, calls
-from hindsight.judge_feed import judge_feed, judge_home, judge_part
-from hindsight.judge_tables import judge_book, judge_candles, judge_learning, judge_predictions
+from hindsight.health.findings import Finding, Kind, Now, calls
+from hindsight.health.judge_feed import judge_feed, judge_home, judge_part
+from hindsight.health.judge_tables import judge_book, judge_candles, judge_learning, judge_predictions
 from hindsight.market.streams import from_ms
 from hindsight.settings import Settings
 from hindsight.store.standings import Standings, read_standings

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from hindsight.exchange.landing import Landing
-from hindsight.health import Health, health
+from hindsight.health.report import Health, health
 from hindsight.live_printing import print_live
 from hindsight.market.streams import to_ms
 from hindsight.settings import Settings, load

@@ -2,7 +2,20 @@
 
 from datetime import datetime, timedelta
 
-from hindsight.findings import Figures, Finding, Kind, Now, Verdict, calls, follows, of_stage, off, ok, span, timely
+from hindsight.health.findings import (
+    Figures,
+    Finding,
+    Kind,
+    Now,
+    Verdict,
+    calls,
+    follows,
+    of_stage,
+    off,
+    ok,
+    span,
+    timely,
+)
 from hindsight.store.standings import BookStanding, LearnerStanding, StreamStanding
 
 DEAD = 6  # times late_seconds

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hindsight.findings import Finding, Now, Verdict, follows, ok
-from hindsight.judge_tables import judge_book, judge_candles, judge_learning, judge_predictions
+from hindsight.health.findings import Finding, Now, Verdict, follows, ok
+from hindsight.health.judge_tables import judge_book, judge_candles, judge_learning, judge_predictions
 from hindsight.market.streams import Stream
 from hindsight.store.standings import BookStanding, Lateness, LearnerStanding, StreamStanding
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from hindsight.alert_memory import Level, Told, remembered, worst
+from hindsight.health.alert_memory import Level, Told, remembered, worst
 from hindsight.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""How far the live path is behind the market, and what a person should do about it."""
