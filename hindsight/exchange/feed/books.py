@@ -10,7 +10,6 @@ from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
 from hindsight.market.book_seconds import BookSeconds, BookSource
 from hindsight.market.buckets import SIDE, bucket_size, quote_of, usd_per
-from hindsight.market.streams import Stream
 
 UNDER_WAY_SECONDS = 0.3  # for books that were sent in a second and have not come at its end
 REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
@@ -119,9 +118,9 @@ class VenueBook:
         self._is_fresh = True
 
 
-def book_symbol(stream: Stream, connection: Connection) -> str | None:
-    """The venue's market for a stream's symbol: the same, else the same against another dollar; None if it has none."""
-    base, quote = stream.symbol.split(":")[0].split("/")
+def book_symbol(symbol: str, connection: Connection) -> str | None:
+    """The venue's market for a symbol: the same, else the same against another dollar; None if it has none."""
+    base, quote = symbol.partition(":")[0].split("/")
     names = [f"{base}/{each}" for each in (quote, "USD", "USDC", "USDT")]
     return next((name for name in names if name in connection.exchange.markets), None)
 
