@@ -1,0 +1,46 @@
+"""Where a feed goes on: after what the tables store and what was landed, whichever is newer."""
+
+import json
+from collections.abc import Iterable
+
+from hindsight.exchange.feed.sequence import REMEMBERED
+from hindsight.exchange.landing import Landing
+from hindsight.exchange.segments import Row
+from hindsight.market.streams import Stream
+
+SEGMENTS_READ = 3000  # back from the newest, to know again what was landed
+
+
+def positions(landing: Landing, streams: Iterable[Stream]) -> dict[str, int]:
+    """The open time of each stream's last candle; streams without one are left out.
+
+    Raises ValueError where resume.json, which `hindsight up` writes, is not what it should be.
+    """
+    try:
+        stored = json.loads((landing.folder / "resume.json").read_bytes())
+    except FileNotFoundError:
+        stored = {}
+    newest = {str(stream): landing.newest(str(stream)) or 0 for stream in streams}
+    both = {name: max(landed, int(stored.get(name, 0))) for name, landed in newest.items()}
+    return {name: position for name, position in both.items() if position}
+
+
+def known_candles(landing: Landing, streams: Iterable[Stream]) -> dict[str, list[Row]]:
+    """What was landed last of each stream, oldest first, so that a correction is told from a repeat."""
+    known: dict[str, list[Row]] = {str(stream): [] for stream in streams}
+    for _, segment in zip(range(SEGMENTS_READ), landing.backwards("candles"), strict=False):
+        for row in reversed(segment.rows):
+            if row["stream"] in known:
+                known[row["stream"]].append(row)
+        if all(len(rows) >= REMEMBERED for rows in known.values()):
+            break
+    return {name: rows[::-1] for name, rows in known.items()}
+
+
+def newest_trade(landing: Landing, symbol: str) -> int | None:
+    """The last trade id landed of a symbol, where ids count."""
+    for _, segment in zip(range(SEGMENTS_READ // 10), landing.backwards("trades"), strict=False):
+        ids = [row["trade_id"] for row in segment.rows if row["symbol"] == symbol]
+        if numbers := [each for each in ids if isinstance(each, int)]:
+            return max(numbers)
+    return None

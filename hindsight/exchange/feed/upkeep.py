@@ -1,0 +1,94 @@
+"""What nobody else looks after: silence, sleep, the clocks, the ends of seconds, the heartbeat, the archive."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from hindsight.exchange.feed.beside import Beside
+from hindsight.exchange.feed.books import SymbolBooks
+from hindsight.exchange.feed.connection import Connection
+from hindsight.exchange.feed.heartbeat import write_heartbeat
+from hindsight.exchange.feed.outbox import Outbox
+from hindsight.exchange.feed.part import Part, Times
+from hindsight.exchange.packs import pack
+
+logger = logging.getLogger(__name__)
+TICK_SECONDS = 0.05
+ASLEEP_SECONDS = 5.0  # between two ticks: the machine slept, or this process was stopped
+BEAT_SECONDS, SILENCE_SECONDS, CLOCK_SECONDS, PACK_SECONDS = 1.0, 0.5, 30.0, 60.0
+PACK_AFTER_MS = 900_000  # an hour is packed so long after it has ended
+
+
+class Upkeep:
+    """Knows every part, connection and book; `main` is the connection whose clock the heartbeat shows."""
+
+    def __init__(self, main: Connection, outbox: Outbox, home: Path, times: Times, silent_seconds: float) -> None:
+        self.main, self.outbox, self.home, self.times, self.silent_seconds = main, outbox, home, times, silent_seconds
+        self.started_ms = times.local_ms()
+        self.parts: dict[Part, tuple[Connection, Callable[[], None]]] = {}  # and whom to tell that the socket is gone
+        self.connections = {main.name: main}
+        self.books: list[SymbolBooks] = []
+        self._is_clock_due = False
+
+    def lost(self, part: Part) -> None:
+        """A part's socket is gone."""
+        self.parts[part][1]()
+        self._is_clock_due = True  # whatever ended it may have moved the clocks apart
+
+    async def run(self, beside: Beside) -> None:
+        """Looks after everything, for ever."""
+        now = self.times.monotonic()
+        actions = {self.beat: BEAT_SECONDS, self._restart_silent: SILENCE_SECONDS}
+        shared = {self._sync_clocks: CLOCK_SECONDS, self._pack: PACK_SECONDS}
+        due = {action: now for action in actions} | {action: now + every for action, every in shared.items()}
+        while True:
+            before = now
+            await asyncio.sleep(TICK_SECONDS)
+            now = self.times.monotonic()
+            if now - before > ASLEEP_SECONDS:
+                self._wake(now - before)
+            for books in self.books:
+                books.give()
+            if self._is_clock_due:
+                self._is_clock_due, due[self._sync_clocks] = False, now
+            for action, every in actions.items():
+                if now >= due[action]:
+                    due[action] = now + every
+                    action()
+            for action, every in shared.items():
+                if now >= due[action]:
+                    due[action] = now + every
+                    action(beside)
+
+    def beat(self) -> None:
+        """Replaces feed.json."""
+        lost = {str(kind): count for kind, count in self.outbox.lost.items() if count}
+        write_heartbeat(self.home / "feed.json", self.started_ms, self.main.clock, self.times, self.parts, lost)
+
+    def _wake(self, seconds: float) -> None:
+        logger.warning("asleep for %.0f s: every connection is made anew, and the time in between fetched", seconds)
+        for part in self.parts:
+            part.heard_at = self.times.monotonic()
+            self.lost(part)
+        for venue in self.connections.values():
+            venue.restart_all()
+
+    def _restart_silent(self) -> None:
+        now = self.times.monotonic()
+        for part, (venue, _) in self.parts.items():
+            if part.is_silent(self.silent_seconds):
+                logger.warning("%s: silent for %.0f s, connecting anew", part.name, now - part.heard_at)
+                part.enter("silent")
+                part.heard_at = now
+                venue.restart(part)
+
+    def _sync_clocks(self, beside: Beside) -> None:
+        for venue in self.connections.values():
+            if venue.exchange.markets:
+                beside.start_quietly(venue.sync_clock())
+
+    def _pack(self, beside: Beside) -> None:
+        if self.main.clock.is_synced:
+            before_ms = self.main.clock.now_ms() - PACK_AFTER_MS
+            beside.start_quietly(asyncio.to_thread(pack, self.outbox.landing, before_ms))
