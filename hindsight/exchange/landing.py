@@ -106,7 +106,10 @@ class Landing:
         """Once: what the last process to write here has left, from its cursor and the segments written since."""
         if self._last is not None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeUnwritable(f"{self.folder} cannot be made: {error}. Make room, and see whose it is") from error
         cursor = self._read_cursor()
         loose = [path for folder in (self.folder, self.refused, *self._days()) for path in _named(folder)]
         since = (cursor["venue_ms"], cursor["sequence"])

@@ -26,6 +26,11 @@ class VenueClock:
         self._zero_ms = venue_ms - (asked_at + answered_at) / 2 * self.speed * 1000  # half the way there, half back
         self.is_synced = True
 
+    def guess(self, venue_ms: float) -> None:
+        """Takes this for the venue's time until it has been asked."""
+        if not self.is_synced:
+            self._zero_ms = venue_ms - self.monotonic() * self.speed * 1000
+
     def now_ms(self) -> int:
         """What the venue's clock shows."""
         return int(self._zero_ms + self.monotonic() * self.speed * 1000)

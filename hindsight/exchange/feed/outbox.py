@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from contextlib import suppress
+from functools import cache
 
 from hindsight.errors import HomeUnwritable
 from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.part import Times
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.segments import KINDS, Kind, Row
+from hindsight.market.streams import Stream
 
 logger = logging.getLogger(__name__)
 # Candles wait only for others that close at the same instant. Books go with them.
@@ -84,8 +86,9 @@ class Outbox:
         if not rows:
             return True
         try:
-            now_ms, local_ms = self.clock.now_ms(), self.times.local_ms()
-            await asyncio.to_thread(self.landing.write, kind, rows, now_ms, local_ms)
+            # A venue's clock that is behind must not make a candle land before its close.
+            now_ms = max(self.clock.now_ms(), max(map(_known_ms, rows)) if kind == "candles" else 0)
+            await asyncio.to_thread(self.landing.write, kind, rows, now_ms, self.times.local_ms())
         except HomeUnwritable as error:
             self._failed(error)
             return False
@@ -124,3 +127,13 @@ class Outbox:
         self.lost[kind] += count
         logger.error("the disk has been full for long: the oldest %d rows of %s are lost", count, kind)
         del self._rows[kind][:count]
+
+
+def _known_ms(row: Row) -> int:
+    """The instant from which a candle's row could be known, by the market."""
+    return row["known_ms"] or row["open_time_ms"] + _step_ms(row["stream"])
+
+
+@cache
+def _step_ms(stream: str) -> int:
+    return Stream.parse(stream).step_ms

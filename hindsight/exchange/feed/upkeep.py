@@ -8,7 +8,7 @@ from pathlib import Path
 from hindsight.exchange.feed.beside import Beside
 from hindsight.exchange.feed.books import SymbolBooks
 from hindsight.exchange.feed.connection import Connection
-from hindsight.exchange.feed.heartbeat import write_heartbeat
+from hindsight.exchange.feed.heartbeat import guess_venue_ms, write_heartbeat
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part, Times
 from hindsight.exchange.packs import pack
@@ -24,8 +24,10 @@ class Upkeep:
     """Knows every part, connection and book; `main` is the connection whose clock the heartbeat shows."""
 
     def __init__(self, main: Connection, outbox: Outbox, home: Path, times: Times, silent_seconds: float) -> None:
-        self.main, self.outbox, self.home, self.times, self.silent_seconds = main, outbox, home, times, silent_seconds
+        self.main, self.outbox, self.path, self.times = main, outbox, home / "feed.json", times
+        self.silent_seconds = silent_seconds
         self.started_ms = times.local_ms()
+        main.clock.guess(guess_venue_ms(self.path, main.clock.speed, self.started_ms))
         self.parts: dict[Part, tuple[Connection, Callable[[], None]]] = {}  # and whom to tell that the socket is gone
         self.connections = {main.name: main}
         self.books: list[SymbolBooks] = []
@@ -64,7 +66,7 @@ class Upkeep:
     def beat(self) -> None:
         """Replaces feed.json."""
         lost = {str(kind): count for kind, count in self.outbox.lost.items() if count}
-        write_heartbeat(self.home / "feed.json", self.started_ms, self.main.clock, self.times, self.parts, lost)
+        write_heartbeat(self.path, self.started_ms, self.main.clock, self.times, self.parts, lost)
 
     def _wake(self, seconds: float) -> None:
         logger.warning("asleep for %.0f s: every connection is made anew, and the time in between fetched", seconds)
