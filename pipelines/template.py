@@ -36,18 +36,24 @@ from pipelines.worker import LOADED, report_end, work
 
 # What runs import late: inside the ops, and inside Dagster on the way to them.
 IMPORTED = (
-    *(
-        "hindsight.advance",
-        "hindsight.learn",
-        "hindsight.record",
-        "numba",
-        "pyarrow",
-        "torch._dynamo",
-        "matplotlib.pyplot",
-        "sqlite3",
-    ),
-    *("dagster._core.executor.in_process", "dagster._core.execution.plan.active"),
-    *("dagster._core.storage.legacy_storage", "dagster._core.storage.noop_compute_log_manager"),
+    "hindsight.advance",
+    "hindsight.learn",
+    "hindsight.record",
+    "matplotlib.pyplot",
+    "numba",
+    "pyarrow",
+    "torch._dynamo",
+    "pipelines.sqlite",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.secrets.env_file",
+    "dagster._core.storage.legacy_storage",
+    "dagster._core.storage.noop_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster._core.system_config.composite_descent",
+    "fsspec.implementations.local",
+    "upath.implementations.local",
 )
 DEFINITIONS = FileCodePointer(str(CHECKOUT / "pipelines" / "definitions.py"), "defs", str(CHECKOUT))
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -109,8 +115,8 @@ class Template:
                 if line:  # else somebody only looked whether anybody listens
                     answer = self.consider(Request(**json.loads(line)), connection)
                     connection.sendall(json.dumps(answer).encode() + b"\n")
-        except OSError as error:
-            print(f"the warm template lost a request: {error}", file=sys.stderr, flush=True)
+        except Exception:  # one request must not cost the others their template; whoever asked hears of an end
+            traceback.print_exc()
 
     def consider(self, request: Request, connection: socket.socket) -> dict[str, object]:
         """`pid` of the worker; `gone` where a fresh template has to answer; `refused` with the reason."""
@@ -176,11 +182,11 @@ class Template:
     def account_for(self, run_id: str, how: str) -> None:
         """A run's process has ended: one that did not end by itself is reported, by a process of its own."""
         worker = self.runs.pop(run_id)
-        (self.folder / "runs" / run_id).unlink(missing_ok=True)
         if how != WELL:
             said = f"The process of this run (pid {worker.process.pid}) {how}."
             print(f"run {run_id}: {said}", file=sys.stderr, flush=True)
             self.wait_for(self.fork(lambda: report_end(run_id, worker.instance, said)), lambda _: None)
+        (self.folder / "runs" / run_id).unlink(missing_ok=True)
 
     def fork(self, body: Callable[[], int]) -> int:
         """The process id of a child that runs `body` and ends with what it returns."""
