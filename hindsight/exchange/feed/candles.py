@@ -7,7 +7,7 @@ from typing import Any
 
 from hindsight.errors import MessageRefused, VenueUnavailable
 from hindsight.exchange.feed.connection import PAGE, Connection
-from hindsight.exchange.feed.messages import HeardCandle
+from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
 from hindsight.exchange.feed.sequence import FRUITLESS, REMEMBERED, CandleSequence, Want
@@ -69,8 +69,8 @@ class StreamCandles:
             self.ids.saw(*heard.trade_ids, opened, opened + step_ms - 1)
         self._land(self.sequence.hear(heard, clock.now_ms()))
 
-    def look_again(self) -> None:
-        """Lands what has become certain by other parts' trade ids."""
+    def look_again(self, _: HeardTrade) -> None:
+        """Lands what has become certain by the id of a trade."""
         self._land(self.sequence.again())
 
     async def watch(self) -> None:

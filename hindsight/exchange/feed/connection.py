@@ -12,6 +12,7 @@ from hindsight.errors import MessageRefused, SettingRefused, VenueUnavailable
 from hindsight.exchange.ccxt_urls import binance_urls
 from hindsight.exchange.feed import messages
 from hindsight.exchange.feed.binance import ListeningBinance
+from hindsight.exchange.feed.built import LONGEST_STEP_MS
 from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.listening import Listening
 from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
@@ -78,10 +79,17 @@ class Connection:
         await self.sync_clock()
 
     def check(self, streams: Iterable[Stream]) -> None:
-        """Raises SettingRefused for a symbol that the venue does not have."""
+        """Raises SettingRefused for a symbol that the venue does not have, or candles that nobody can make."""
         for stream in streams:
             if stream.symbol not in self.exchange.markets:
                 raise SettingRefused(f"setting symbols: {self.name} has no market {stream.symbol}")
+            if not self.has_candles(stream) and stream.step_ms > LONGEST_STEP_MS:
+                raise SettingRefused(f"setting timeframes: {self.name} streams no candles of {stream.timeframe}")
+
+    def has_candles(self, stream: Stream) -> bool:
+        """Whether the venue streams candles of that length; if not, they are made from trades."""
+        exchange = self.exchange
+        return bool(exchange.has.get("watchOHLCV")) and stream.timeframe in (exchange.timeframes or ())
 
     def listen(self, kind: str, symbol: str, ear: Callable[[Any], None], timeframe: str | None = None) -> None:
         """Has every message of that kind brought to `ear`."""

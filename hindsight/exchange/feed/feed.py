@@ -9,14 +9,16 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from hindsight.errors import HomeUnwritable, SettingRefused, VenueUnavailable
 from hindsight.exchange.feed import binance, connection
 from hindsight.exchange.feed.beside import Beside
 from hindsight.exchange.feed.books import SymbolBooks, VenueBook, book_symbol
+from hindsight.exchange.feed.built import BuiltCandles
 from hindsight.exchange.feed.candles import StreamCandles
 from hindsight.exchange.feed.connection import Connection
+from hindsight.exchange.feed.messages import HeardTrade
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part, Times, keep_connected
 from hindsight.exchange.feed.resume import known_candles, newest_trade, positions
@@ -28,6 +30,8 @@ from hindsight.market.buckets import bucket_sizes
 from hindsight.settings import Settings
 
 logger = logging.getLogger(__name__)
+Tell = Callable[[HeardTrade], None]
+BUILT_PATIENCE = 3  # times grace_seconds, for the trades that a candle is made of
 
 
 class Feed:
@@ -64,12 +68,11 @@ class Feed:
         await self._open(self.main)
         self.main.check(self.settings.streams)
         ids = {symbol: TradeIds() for symbol in self.settings.symbols}
-        seconds = self._begin_candles(ids)
+        listening = self._begin_candles(ids)
         for symbol in self.settings.symbols:
             part = self._part(symbol, "trades", symbol, self.main)
             read = binance.read_trade if self.main.hears_raw else connection.read_trade_row
-            prove = seconds[symbol].look_again if symbol in seconds else lambda: None
-            trades = SymbolTrades(symbol, self.main, self.outbox, part, ids[symbol], read, prove)
+            trades = SymbolTrades(symbol, self.main, self.outbox, part, ids[symbol], read, _each(listening[symbol]))
             trades.newest = newest_trade(self.landing, symbol)
             self.main.listen("trades", symbol, trades.take)
             self._watch(part, self.main, trades.watch, trades.lose)
@@ -77,22 +80,29 @@ class Feed:
         if self.settings.books:
             self._begin_books()
 
-    def _begin_candles(self, ids: dict[str, TradeIds]) -> dict[str, StreamCandles]:
-        """Starts the candles of every stream; those of one second, which may be quiet, by symbol."""
-        settings, seconds = self.settings, dict[str, StreamCandles]()
+    def _begin_candles(self, ids: dict[str, TradeIds]) -> dict[str, list[Tell]]:
+        """Starts the candles of every stream. Those for whom trades say something, by symbol."""
+        settings, listening = self.settings, {symbol: list[Tell]() for symbol in self.settings.symbols}
         known, last = known_candles(self.landing, settings.streams), positions(self.landing, settings.streams)
         grace_ms = int(settings.grace_seconds * settings.venue_speed * 1000)
         read = binance.read_kline if self.main.hears_raw else connection.read_row
         for stream in settings.streams:
             part = self._part(str(stream), "candles", stream.symbol, self.main)
+            if not self.main.has_candles(stream):
+                built = BuiltCandles(stream, self.main.clock, self.outbox, part, BUILT_PATIENCE * grace_ms)
+                built.position_ms = last.get(str(stream))
+                self.upkeep.made.append(part)
+                listening[stream.symbol].append(built.take)
+                self.beside.start(built.build())
+                continue
             candles = StreamCandles(stream, self.main, self.outbox, part, ids[stream.symbol], read, grace_ms)
             candles.begin(last.get(str(stream)), known[str(stream)], settings.first_candles)
             if stream.timeframe == "1s":
-                seconds[stream.symbol] = candles
+                listening[stream.symbol].append(candles.look_again)
             self.main.listen("candles", stream.symbol, candles.take, stream.timeframe)
             self._watch(part, self.main, candles.watch, candles.lose)
             self.beside.start(candles.mend())
-        return seconds
+        return listening
 
     def _begin_books(self) -> None:
         """Starts the order books of every symbol, of the market's own venue or of `book_venues`."""
@@ -185,3 +195,14 @@ def _live(settings: Settings) -> tuple[str, str]:
     if kind == "simulated" and not settings.venue_url:
         raise SettingRefused("setting venue_url is empty: start `hindsight venue`, and set it to what that prints")
     return (name if kind == "ccxt" else "binance"), settings.venue_url
+
+
+def _each(calls: Iterable[Tell]) -> Tell:
+    """One call that makes all of them."""
+    listed = tuple(calls)
+
+    def call(trade: HeardTrade) -> None:
+        for each in listed:
+            each(trade)
+
+    return call

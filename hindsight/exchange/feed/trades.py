@@ -31,11 +31,11 @@ class SymbolTrades:
         part: Part,
         ids: TradeIds,
         read: Reader,
-        proves: Callable[[], None],
+        tell: Callable[[HeardTrade], None],
     ) -> None:
-        """`proves` is called after a trade whose id may prove something."""
+        """`tell` is told every trade once, after its id counts as known."""
         self.symbol, self.connection, self.outbox, self.part = symbol, connection, outbox, part
-        self.ids, self.read, self.proves = ids, read, proves
+        self.ids, self.read, self.tell = ids, read, tell
         self.newest: int | None = None
         self._holes: list[tuple[int, int]] = []  # first and last id, both missing
         self._unasked = 0  # how many of the last holes REST was not asked for yet
@@ -90,7 +90,7 @@ class SymbolTrades:
         self.outbox.add("trades", [self._row(trade)])
         if isinstance(trade.trade_id, int) and self.connection.hears_raw:
             self.ids.saw(trade.trade_id, trade.trade_id, trade.time_ms, trade.time_ms)
-            self.proves()
+        self.tell(trade)
         return True
 
     def _is_new(self, trade_id: int | str, is_from_rest: bool) -> bool:

@@ -29,6 +29,7 @@ class Upkeep:
         self.started_ms = times.local_ms()
         main.clock.guess(guess_venue_ms(self.path, main.clock.speed, self.started_ms))
         self.parts: dict[Part, tuple[Connection, Callable[[], None]]] = {}  # and whom to tell that the socket is gone
+        self.made: list[Part] = []  # parts without a socket of their own
         self.connections = {main.name: main}
         self.books: list[SymbolBooks] = []
         self._is_clock_due = False
@@ -66,7 +67,7 @@ class Upkeep:
     def beat(self) -> None:
         """Replaces feed.json."""
         lost = {str(kind): count for kind, count in self.outbox.lost.items() if count}
-        write_heartbeat(self.path, self.started_ms, self.main.clock, self.times, self.parts, lost)
+        write_heartbeat(self.path, self.started_ms, self.main.clock, self.times, [*self.parts, *self.made], lost)
 
     def _wake(self, seconds: float) -> None:
         logger.warning("asleep for %.0f s: every connection is made anew, and the time in between fetched", seconds)
