@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up bench bench-learning clean
+.PHONY: help demo test up bench bench-learning bench-live clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 21
@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev ## Install, then run the linter, the type checker an
 	$(BIN)/dg check defs
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
-up: $(VENV)/installed ## Open the UI and start the daemon
+up: $(VENV)/installed ## Open the UI, record the market as it moves, predict and learn at every close
 	$(BIN)/hindsight up
 
 bench: $(VENV)/installed ## Measure speed, size and memory on this machine, each against its goal
@@ -31,6 +31,9 @@ bench: $(VENV)/installed ## Measure speed, size and memory on this machine, each
 # LEARNED=DIR reads what a long run into that HINDSIGHT_HOME has left, instead of learning first.
 bench-learning: $(VENV)/installed ## Measure what is learned of 60 simulated days and of a real year: an hour or more
 	$(BIN)/python -m benchmarks learning $(if $(LEARNED),--home $(LEARNED))
+
+bench-live: $(VENV)/installed ## Measure the live path: from a close to a checkpoint, under kill -9, and for an hour with faults
+	$(BIN)/python -m benchmarks.live
 
 clean: ## Remove the environment and the caches; what was recorded and learned (.hindsight) stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

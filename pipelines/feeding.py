@@ -20,6 +20,7 @@ from pipelines.supervise import Part
 
 VENUE_SAYS = "venue at "
 VENUE_URL = "HINDSIGHT_VENUE_URL"
+PATIENCE_SECONDS = 2.0
 
 
 def market_parts(settings: Settings, say: Callable[[str], None]) -> list[Part]:
@@ -41,14 +42,16 @@ def has_venue(settings: Settings) -> bool:
 
 def note_positions(settings: Settings) -> dict[str, int]:
     """Tells the feed, which never opens DuckDB, how far each stream is stored; and returns what it told."""
-    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    with warehouse.reading() as con:
+    file = settings.landing_path / "resume.json"
+    # Told before, the feed knows the rest by what it has landed since, and may not wait for whoever holds the tables.
+    patience = min(PATIENCE_SECONDS, settings.lock_timeout_seconds) if file.exists() else settings.lock_timeout_seconds
+    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=patience).reading() as con:
         last = summaries.last_candles(con).rows(named=True)
     positions = {f"{row['venue']} {row['symbol']} {row['timeframe']}": to_ms(row["last"]) for row in last}
     settings.landing_path.mkdir(parents=True, exist_ok=True)
     draft = settings.landing_path / f".resume.json.{os.getpid()}"
     draft.write_text(json.dumps(positions))
-    draft.replace(settings.landing_path / "resume.json")
+    draft.replace(file)
     return positions
 
 

@@ -1,1 +1,1 @@
-"""What starts things: sensors on closed candles, confirmed pivots and failed runs will live here."""
+"""What starts things: sensors on closed candles and confirmed pivots, and those that call a person."""

@@ -10,17 +10,19 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from hindsight.errors import WarehouseLocked
 from hindsight.exchange.landing import Landing
 from hindsight.market.streams import from_ms
 from hindsight.settings import load
 from hindsight.store.inference_tables import left_unlearned
-from resources.warehouse import WarehouseResource
+from hindsight.store.warehouse import Warehouse
 from sensors.runs import about, reason_to_wait
 
 ADVANCE, TRAIN = "advance", "train_on_pivot"
 TICK_SECONDS = 20.0
 QUIET_SECONDS = 5.0  # until the tables are asked what was left: the next close usually comes first
 PAUSE_SECONDS = 0.01
+PATIENCE_SECONDS = 2.0
 
 
 @dg.sensor(
@@ -60,8 +62,14 @@ def _left(instance: dg.DagsterInstance) -> datetime | None:
     """The newest close that was stored live and not learned from, unless a run is just about to learn from it."""
     if any(reason_to_wait(instance, job, datetime.now(UTC)) for job in (ADVANCE, TRAIN)):
         return None
-    with WarehouseResource().open().reading() as con:
-        return left_unlearned(con, load().streams, load().models)
+    settings = load()
+    # Whoever holds the file makes nobody miss a close: the next quiet moment comes.
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=PATIENCE_SECONDS)
+    try:
+        with warehouse.reading() as con:
+            return left_unlearned(con, settings.streams, settings.models)
+    except WarehouseLocked:
+        return None
 
 
 def _run(event: str, moment: datetime, cursor: str, *, leave_pivots: bool) -> dg.SensorResult:

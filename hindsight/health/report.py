@@ -87,9 +87,9 @@ def _judge_tables(settings: Settings, tables: Standings, parts: dict[str, Findin
     # Books are taken up together with candles: where none comes of any stream, no book is either.
     late = list(candles.values()) if all(each.verdict in ("late", "dead") for each in candles.values()) else []
     books = [
-        judge_book(each, _first_late(_book_part(each.symbol, parts), *late), shortest, now)
+        judge_book(each, _first_late(*causes), shortest, now)
         for each in tables.books
-        if settings.books
+        if settings.books and (causes := [*_book_part(each.symbol, parts), *late])
     ]
     return [*candles.values(), *predictions, *learning, *books]
 
@@ -97,15 +97,25 @@ def _judge_tables(settings: Settings, tables: Standings, parts: dict[str, Findin
 def _expected(settings: Settings, beat: Beat | None) -> list[str]:
     """The parts that the feed has, and those that it ought to have by the settings."""
     ought = [f"{stream} candles" for stream in settings.streams]
-    if settings.books and not settings.book_venues:
+    if settings.books and not any(_is_book_of(symbol, name) for symbol in settings.symbols for name in _parts(beat)):
         ought += [f"{symbol} order_book" for symbol in settings.symbols]
-    return list(dict.fromkeys([*(beat.parts if beat else ()), *ought]))
+    return list(dict.fromkeys([*_parts(beat), *ought]))
 
 
-def _book_part(symbol: str, parts: dict[str, Finding]) -> Finding:
-    """Of the connections that hear a market's book, on one venue or several, the one that fares best."""
-    of_market = [part for name, part in parts.items() if name.startswith(symbol) and name.endswith(" order_book")]
-    return max(of_market, key=lambda part: WORST_FIRST.index(part.verdict))
+def _parts(beat: Beat | None) -> list[str]:
+    return list(beat.parts) if beat else []
+
+
+def _is_book_of(symbol: str, part: str) -> bool:
+    """Whether a part hears the book of a market: `ETH/USDT order_book`, or `ETH/USDT kraken order_book`."""
+    words = part.split(" ")
+    return words[0] == symbol and words[-1] == "order_book"
+
+
+def _book_part(symbol: str, parts: dict[str, Finding]) -> list[Finding]:
+    """Of the connections that hear a market's book, on one venue or several, the one that fares best; or none."""
+    of_market = [part for name, part in parts.items() if _is_book_of(symbol, name)]
+    return [max(of_market, key=lambda part: WORST_FIRST.index(part.verdict))] if of_market else []
 
 
 def _first_late(*causes: Finding) -> Finding:

@@ -145,6 +145,13 @@ def test_markets_without_recorded_books_have_no_finding_about_them(live: Setting
     assert calling(found) == []
 
 
+def test_books_of_several_venues_are_looked_for_under_any_of_their_names(live: Settings, end):
+    """Also while the feed has not said yet how any of them is."""
+    several = live.model_copy(update={"book_venues": ("kraken", "binance"), "symbols": ("ETH/USDT", "BTC/USDT")})
+    several.heartbeat_path.unlink()
+    assert "ETH/USDT" in health(several, end + 2 * SECOND).of("order_book")[0].name
+
+
 def test_status_prints_every_stream_every_part_and_whom_it_needs_in_eighty_columns(
     live: Settings, beat: Callable[..., None], end
 ):
