@@ -170,7 +170,7 @@ class Connection:
 
     def restart_all(self) -> None:
         """Ends every socket."""
-        self._end(list(self.exchange.clients.values()))
+        self._end([client for client in self.exchange.clients.values() if client.isConnected])
 
     async def close(self) -> None:
         """Ends every socket, politely where the other side still answers."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 
+from hindsight.errors import HomeUnwritable
 from hindsight.exchange.feed.sequence import REMEMBERED
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.segments import Row
@@ -14,14 +15,19 @@ SEGMENTS_READ = 3000  # back from the newest, to know again what was landed
 def positions(landing: Landing, streams: Iterable[Stream]) -> dict[str, int]:
     """The open time of each stream's last candle; streams without one are left out.
 
-    Raises ValueError where resume.json, which `hindsight up` writes, is not what it should be.
+    Raises HomeUnwritable where resume.json, which `hindsight up` writes, is not what it should be.
     """
+    path = landing.folder / "resume.json"
     try:
-        stored = json.loads((landing.folder / "resume.json").read_bytes())
+        stored = {str(name): int(open_time_ms) for name, open_time_ms in json.loads(path.read_bytes()).items()}
     except FileNotFoundError:
         stored = {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise HomeUnwritable(
+            f"{path} does not say where each stream goes on: {error}. Delete it: `hindsight up` writes it anew"
+        ) from error
     newest = {str(stream): landing.newest(str(stream)) or 0 for stream in streams}
-    both = {name: max(landed, int(stored.get(name, 0))) for name, landed in newest.items()}
+    both = {name: max(landed, stored.get(name, 0)) for name, landed in newest.items()}
     return {name: position for name, position in both.items() if position}
 
 
