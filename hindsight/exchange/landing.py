@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ class Landing:
         else:
             key = (last_ms, sequence + 1)
         path = self.folder / f"{key[0]:015d}-{key[1]:06d}-{kind}.jsonl"
-        replace(path, data)
+        replace(path, [data])
         self._last = key
         if kind == "candles":
             self._remember(rows)
@@ -69,12 +69,20 @@ class Landing:
         """What has landed and waits to be taken up, in the order written."""
         return sorted(_named(self.folder))
 
-    def read(self, path: Path) -> Segment:
-        """The segment at `path`. Raises SegmentUnreadable where the file is truncated, corrupt or of another schema."""
+    def waiting(self) -> tuple[str | None, int]:
+        """The name of the newest segment with candles that waits, if one does, and how many segments wait in all."""
         try:
-            return decode(path.read_bytes(), path.name)
-        except OSError as error:
-            raise SegmentUnreadable(f"segment {path.name} cannot be read: {error}") from error
+            names = [name for name in os.listdir(self.folder) if name.endswith(".jsonl") and name[0] != "."]
+        except FileNotFoundError:
+            return None, 0
+        return max((name for name in names if name.endswith("-candles.jsonl")), default=None), len(names)
+
+    def read(self, path: Path) -> Segment:
+        """The segment at `path`. Raises SegmentUnreadable where the file is truncated, corrupt or of another schema.
+
+        An OSError says nothing of what is in it: the file may be gone, or whole.
+        """
+        return decode(path.read_bytes(), path.name)
 
     def archive(self, path: Path) -> None:
         """Puts a segment that the tables have taken up below the day of its name. Twice is once."""
@@ -84,7 +92,7 @@ class Landing:
     def refuse(self, path: Path, reason: str) -> None:
         """Sets a segment aside, with the reason in a file beside it."""
         self.refused.mkdir(parents=True, exist_ok=True)
-        replace(self.refused / f"{path.name}.reason", f"{reason}\n".encode())
+        replace(self.refused / f"{path.name}.reason", [f"{reason}\n".encode()])
         _move(path, self.refused)
 
     def newest(self, stream: str) -> int | None:
@@ -142,19 +150,19 @@ class Landing:
         assert self._last is not None
         cursor = {"venue_ms": self._last[0], "sequence": self._last[1], "newest": self._newest}
         try:
-            replace(self.folder / "cursor.json", json.dumps(cursor).encode())
+            replace(self.folder / "cursor.json", [json.dumps(cursor).encode()])
             self._cursor_ms = written_ms
         except HomeUnwritable as error:  # only saves the next process some reading
             logger.warning("%s", error)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`, whole or not at all. Raises HomeUnwritable, of a full disk say."""
+def replace(path: Path, pieces: Iterable[bytes]) -> None:
+    """Puts `pieces` at `path`, whole or not at all. Raises HomeUnwritable, of a full disk say."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         try:
             with temporary.open("wb") as handle:
-                handle.write(data)
+                handle.writelines(pieces)
                 handle.flush()
                 os.fsync(handle.fileno())
             temporary.rename(path)

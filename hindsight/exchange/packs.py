@@ -6,6 +6,8 @@
 import gzip
 import json
 import time
+import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,13 +55,20 @@ def unpack(pack: Path) -> dict[str, bytes]:
 
 def _pack_hour(pack: Path, paths: list[Path]) -> Path:
     # A process killed between writing and removing left both; a segment may also have been taken up late.
-    kept = unpack(pack) if pack.exists() else {}
-    for count, path in enumerate(paths):
-        kept.setdefault(path.name, path.read_bytes())
-        if count % BREATH_SEGMENTS == 0:
-            time.sleep(0.001)
-    body = b"".join(json.dumps({"segment": name}).encode() + b"\n" + kept[name] for name in sorted(kept))
-    replace(pack, gzip.compress(body, compresslevel=5, mtime=0))
+    before = unpack(pack) if pack.exists() else {}
+    loose = {path.name: path for path in paths}
+    replace(pack, _packed(before, loose))
     for path in paths:
         path.unlink(missing_ok=True)
     return pack
+
+
+def _packed(before: dict[str, bytes], loose: dict[str, Path]) -> Iterator[bytes]:
+    """The bytes of a pack, piece by piece: an hour of segments need not fit into memory twice."""
+    gzip_ = zlib.compressobj(level=5, wbits=31)
+    for count, name in enumerate(sorted(before.keys() | loose.keys())):
+        yield gzip_.compress(json.dumps({"segment": name}).encode() + b"\n")
+        yield gzip_.compress(before[name] if name in before else loose[name].read_bytes())
+        if count % BREATH_SEGMENTS == 0:
+            time.sleep(0.001)
+    yield gzip_.flush()

@@ -42,16 +42,13 @@ def test_a_row_is_the_book_at_the_end_of_its_second(live: Callable[..., Any]) ->
     asyncio.run(scene())
 
 
+# Each costs a snapshot of 5000 levels, which ccxt asks for no more often than every 2.5 seconds.
 BROKEN: list[dict[str, Any]] = [
     {"fault": "break_chain"},
     {"fault": "drop"},
     {"fault": "reorder"},
     {"fault": "corrupt"},
-    {"fault": "truncate"},
-    {"fault": "field", "name": "u"},
-    {"fault": "field", "name": "b"},
     {"fault": "field", "name": "b.0.1", "value": "-3"},
-    {"fault": "field", "name": "a.0.0", "value": "NaN"},
     {"fault": "field", "name": "a.0", "value": "cheap"},
 ]
 

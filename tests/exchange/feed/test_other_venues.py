@@ -10,7 +10,7 @@ CANDLES, TRADES = f"{ETH_1M} candles", "ETH/USDT trades"
 
 def test_without_a_flag_the_next_candle_closes_the_last_one(live: Callable[..., Any]) -> None:
     async def scene() -> None:
-        async with live(hears_raw=False, speed=30.0, books=True) as run:
+        async with live(hears_raw=False, speed=60.0, books=True) as run:
             await run.connected(CANDLES, TRADES, "ETH/USDT order_book")
             rows = await run.landed(ETH_1M, 7)
             assert "next" in {row["closed_by"] for row in rows}

@@ -90,6 +90,7 @@ def test_a_feed_killed_at_any_moment_loses_nothing_that_rest_gives_back(
                     process.kill()
             with feed_process(run, tmp_path / "log") as process:
                 await run.landed(ETH_1S, 30)
+                await run.until(lambda: len([row for row in run.rows("trades") if row["symbol"] == "ETH/USDT"]) > 200)
                 process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(process.wait, 30)
             for symbol in run.settings.symbols:
