@@ -2,9 +2,11 @@
 
 from dagster._core.storage.config import PostgresStorageConfig
 from dagster._serdes import ConfigurableClassData
-from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 from dagster_postgres.utils import pg_url_from_config
 from sqlalchemy import Engine, text
+
+from pipelines.asked_once import AskedOnce
 
 OVERFLOW = 8  # connections of one process beside the one that it keeps
 HOUR = 3600
@@ -15,16 +17,13 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
     def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(postgres_url, should_autocreate_tables=False, inst_data=inst_data)
-        self._share_a_pool()
-        if not _has_tables(self._run_storage._engine):
-            self._run_storage._engine.dispose()
-            super().__init__(postgres_url, should_autocreate_tables=True, inst_data=inst_data)
-            self._share_a_pool()
-
-    def _share_a_pool(self) -> None:
+        runs = PooledRuns(postgres_url, should_autocreate_tables=False)
         # What Dagster does for its webserver, where no statement may be cut off either.
-        self._run_storage.optimize_for_webserver(statement_timeout=0, pool_recycle=HOUR, max_overflow=OVERFLOW)
-        self._event_log_storage._engine = self._schedule_storage._engine = self._run_storage._engine
+        runs.optimize_for_webserver(statement_timeout=0, pool_recycle=HOUR, max_overflow=OVERFLOW)
+        if not _has_tables(runs._engine):
+            DagsterPostgresStorage(postgres_url, should_autocreate_tables=True)
+        self._run_storage = runs
+        self._event_log_storage._engine = self._schedule_storage._engine = runs._engine
 
     @classmethod
     def from_config_value(
@@ -33,6 +32,13 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         # SQLAlchemy 2.1 would take psycopg 3, whose connections Dagster closes by mistake.
         url = pg_url_from_config(config_value).replace("postgresql://", "postgresql+psycopg2://", 1)
         return cls(postgres_url=url, inst_data=inst_data)
+
+
+class PooledRuns(AskedOnce, PostgresRunStorage):
+    """Runs and their tags; what it closes with, closes the pool."""
+
+    def dispose(self) -> None:
+        self._engine.dispose()
 
 
 def _has_tables(engine: Engine) -> bool:

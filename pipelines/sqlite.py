@@ -34,6 +34,7 @@ from watchdog.events import FileSystemEvent
 from watchdog.observers import Observer
 
 from hindsight.store.lock import held
+from pipelines.asked_once import AskedOnce
 
 OPEN_FILES = 8  # of runs, in one process
 
@@ -76,7 +77,7 @@ class _StaysOpen:
         self._engine.dispose()
 
 
-class QuickRuns(_StaysOpen, SqliteRunStorage):
+class QuickRuns(_StaysOpen, AskedOnce, SqliteRunStorage):
     """Runs and their tags."""
 
 
