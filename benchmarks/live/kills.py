@@ -5,8 +5,6 @@ candle must be the venue's, no question about the tables may have an answer, and
 deliveries are backfilled must hold the same rows: each reference, outcome and step once, none missing.
 """
 
-import os
-import signal
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -17,8 +15,8 @@ import numpy as np
 
 from benchmarks.figure import Figure
 from benchmarks.live.drain import come_to_rest
+from benchmarks.live.faults import killed
 from benchmarks.live.likeness import likenesses, show
-from benchmarks.live.processes import of_kind
 from benchmarks.live.report import Report
 from benchmarks.live.sound import candles_beside_the_venues, questions_answered
 from benchmarks.live.stage import Stage, stage
@@ -32,7 +30,6 @@ SPEED = 60.0
 MINUTES = CLOSES / SPEED
 KINDS = ("feed", "daemon", "code", "template", "run")
 BEFORE_SECONDS = 20.0  # in which all of it starts, and nothing is killed
-LONGEST_SEARCH_SECONDS = 30.0  # for a process to kill: a part that was killed often starts again half a minute later
 WITHIN_RUN_SECONDS = 0.6
 
 
@@ -58,19 +55,9 @@ def measure(report: Report, folder: Path, minutes: float, speed: float, seed: in
 
 
 def _kill(running: Stage, kind: str, within: float) -> dict[str, object]:
-    """Kills one process of a kind, as soon as there is one; the run's `within` seconds after it was seen."""
-    looked = time.monotonic()
-    while time.monotonic() - looked < LONGEST_SEARCH_SECONDS:
-        for pid in of_kind(running.settings.home, kind):
-            if kind == "run":
-                time.sleep(within)
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                break  # the run had ended by then; the next one will do
-            return {"kind": kind, "pid": pid, "venue": str(from_ms(int(running.venue.now_ms())))}
-        time.sleep(0.02)
-    return {"kind": kind, "pid": None, "venue": str(from_ms(int(running.venue.now_ms())))}
+    """Kills one process of a kind, a run's so long after it was seen; what, and when by the venue's clock."""
+    pid = killed(running, kind, within)
+    return {"kind": kind, "pid": pid, "venue": str(from_ms(int(running.venue.now_ms())))}
 
 
 def _judge(
@@ -96,14 +83,14 @@ def _judge(
     report.note("kills", "said", said)
     wrong = [each.table for each in found if not each.is_same] + list(answered)
     wrong += [f"candles of {name}" for name, each in candles.items() if not each.is_the_venues]
-    killed = Counter(str(each["kind"]) for each in done if each["pid"])
+    dead = Counter(str(each["kind"]) for each in done if each["pid"])
     report.add(
         Figure(
             name=f"exactly once, {', '.join(f'{each.stored} candles of {name}' for name, each in candles.items())}",
             goal=f"every candle, reference, outcome and step once, none missing, after {len(done)} kills",
             measured=", ".join(wrong) or "each once, as a backfill of the same deliveries",
-            ratio=f"{sum(killed.values())} killed: {', '.join(f'{kind} {count}' for kind, count in killed.items())}",
-            is_reached=rested is not None and not wrong and sum(killed.values()) == len(done),
+            ratio=f"{dead.total()} killed: {', '.join(f'{kind} {count}' for kind, count in dead.items())}",
+            is_reached=rested is not None and not wrong and dead.total() == len(done),
             notes=[] if rested is None else [f"everything was done {rested:.0f} s after the market stood still"],
         )
     )

@@ -72,6 +72,21 @@ def candles_beside_the_venues(settings: Settings, state: Mapping[str, Any]) -> d
     return found
 
 
+def absent(settings: Settings, state: Mapping[str, Any]) -> dict[str, set[datetime]]:
+    """By stream, the candles of the recorded stretch that the venue has not: outages, and what faults left out."""
+    found = {}
+    for stream in settings.streams:
+        with warehouse_of(settings).reading() as con:
+            mark = pivot_mark(con, stream)
+        found[str(stream)] = _left_out(stream, state)
+        if mark is not None:
+            window = Window(start=mark.since, end=mark.as_of)
+            opens = set(_venues(settings, stream, window)["open_time"])
+            count = (window.end - window.start) // stream.step
+            found[str(stream)] |= {window.start + number * stream.step for number in range(count)} - opens
+    return found
+
+
 def _venues(settings: Settings, stream: Stream, window: Window) -> pl.DataFrame:
     """The candles of the simulated market, corrected as they were by the window's end."""
     frames = pl.concat(open_source(settings).candles(stream, window))
