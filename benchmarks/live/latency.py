@@ -21,7 +21,7 @@ from benchmarks.live.spread import Spread, figure
 from benchmarks.live.stage import Stage, stage
 from hindsight.market.streams import EPOCH, floor_to, from_ms
 
-START = datetime(2024, 3, 10, tzinfo=UTC)  # two days without an outage or a late trade
+START = datetime(2024, 3, 10, 12, tzinfo=UTC)  # 40 hours without an outage or late trades, and the history before
 MINUTES, SPEED = 10.0, 10.0
 WARM_CLOSES = 2  # not learned from yet: then the first history is
 WARM_UP_SECONDS, DRAIN_SECONDS = 300.0, 120.0  # at most

@@ -13,13 +13,14 @@ from pathlib import Path
 
 START_SECONDS = 60.0
 DATABASE = "dagster"
+NEEDED = ("initdb", "postgres", "pg_isready", "createdb")
 
 
 def programs() -> Path | None:
     """The folder of PostgreSQL's programs; None where the server is not installed."""
-    found = [Path(each).parent for each in [shutil.which("initdb")] if each]
+    found = [Path(each).resolve().parent for each in [shutil.which("initdb")] if each]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return found[0] if found else None
+    return next((folder for folder in found if all((folder / name).exists() for name in NEEDED)), None)
 
 
 @contextmanager
