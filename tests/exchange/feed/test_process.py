@@ -189,3 +189,30 @@ def test_asyncio_is_told_to_keep_quiet_about_what_ccxt_leaves_behind() -> None:
 
     record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "Future exception was never retrieved", None, None)
     assert not _is_news(record)
+
+
+def test_a_feed_waits_for_a_venue_that_is_not_there_and_can_be_stopped_meanwhile(tmp_path: Path) -> None:
+    told = {"HINDSIGHT_HOME": str(tmp_path), "HINDSIGHT_SOURCE": "simulated"}
+    told["HINDSIGHT_VENUE_URL"] = "http://127.0.0.1:9"  # the discard port: nobody is there
+    command = [sys.executable, "-m", "hindsight", "feed"]
+    with subprocess.Popen(command, env={**os.environ, **told}, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "did not answer" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert (tmp_path / "feed.json").exists()
+
+
+def test_a_feed_without_a_live_market_says_what_to_set(tmp_path: Path) -> None:
+    for source, cure in (
+        ("simulated", "venue_url"),
+        (f"archive:{tmp_path}", "ccxt:VENUE"),
+        ("ccxt:nowhere", "binance"),
+    ):
+        told = {"HINDSIGHT_HOME": str(tmp_path), "HINDSIGHT_SOURCE": source}
+        command = [sys.executable, "-m", "hindsight", "feed"]
+        ended = subprocess.run(command, env={**os.environ, **told}, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 1
+        assert "SettingRefused" in ended.stderr
+        assert cure in ended.stderr
+        assert "Traceback" not in ended.stderr
