@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.partitions import market_month, partition_key
+from hindsight.health.alerts import alert, recovered, standing
 from hindsight.ingest import Taken
 from hindsight.market.streams import Stream
+from hindsight.settings import Settings
 
 if TYPE_CHECKING:
     from hindsight.advance import Advanced  # imports torch, which the definitions do without
@@ -58,14 +60,17 @@ def learned(advanced: "Advanced", now: datetime) -> Iterator[dg.AssetMaterializa
                     yield _materialised(asset, stream, report.until, {"model": model, **figures})
 
 
-def raise_failures(advanced: "Advanced") -> None:
-    """Raises dg.Failure where a lesson failed: the run is shown as failed, and everything else of it stands."""
-    if advanced.failures:
-        failed = {
-            f"{stream} {model}": f"{type(error).__name__}: {error}"
-            for (stream, model), error in advanced.failures.items()
-        }
-        raise dg.Failure(description="; ".join(f"{name}: {error}" for name, error in failed.items()), metadata=failed)
+def tell_failures(settings: Settings, advanced: "Advanced", now: datetime) -> None:
+    """Calls a person where a lesson failed, and tells when it no longer does.
+
+    The run itself goes on as if nothing were: a failed run would hold back the candles of every stream.
+    """
+    titles = {key: f"{key[1]} cannot predict or learn on {key[0]}" for key in (*advanced.failures, *advanced.lessons)}
+    for key, error in advanced.failures.items():
+        alert(settings, titles[key], f"{type(error).__name__}: {error}", "error", now)
+    well = {titles[key] for key in advanced.lessons if key not in advanced.failures}
+    if over := well & standing(settings).keys():
+        recovered(settings, over, now)
 
 
 def _levels(taken: Taken) -> dict[str, int]:

@@ -5,16 +5,18 @@ follows from the tables: a call that was killed is finished by the next one, who
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from hindsight.errors import LearnerBusy
 from hindsight.exchange.landing import Landing
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import LearnReport, learn, learn_live
 from hindsight.market.streams import Stream
 from hindsight.settings import Settings
+from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
@@ -32,26 +34,41 @@ class Advanced:
 def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: bool) -> Iterator[Advanced]:
     """Yields the same record twice: when the newest references stand, and when everything is done.
 
-    The failure of one lesson stops no other one; it stands in `failures`. With `leave_pivots` only streams with new
-    candles are looked at, and what a level-2 pivot has just confirmed is left to the run that this pivot starts.
-    `clock` shows the venue's time.
+    The failure of one lesson stops no other one; it stands in `failures`. With `leave_pivots`, what a level-2 pivot
+    has just confirmed is left to the run that this pivot starts. Streams without new candles come last: a killed run
+    may have left something of theirs. `clock` shows the venue's time.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
     advanced = Advanced(ingest(warehouse, landing, clock, max_gap=settings.max_gap))
-    with ExitStack() as stack:
-        lessons = {
-            (stream, model): stack.enter_context(
-                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots))
-            )
-            for stream in settings.streams
-            for model in settings.models
-            if not leave_pivots or stream in advanced.ingested.streams
-        }
+    fresh = [stream for stream in settings.streams if stream in advanced.ingested.streams]
+    with _lessons(settings, fresh, clock, leave_pivots=leave_pivots) as lessons:
         _step(advanced, lessons)
         yield advanced
         _step(advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
+    idle = [stream for stream in settings.streams if not leave_pivots or stream not in fresh]
+    with warehouse.reading() as con:
+        left = left_unlearned(con, idle, settings.models)
+    late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
+    with _lessons(settings, late, clock, leave_pivots=False) as lessons:
+        for _ in ("predict", "learn"):
+            _step(advanced, lessons)
     yield advanced
+
+
+@contextmanager
+def _lessons(
+    settings: Settings, streams: Iterable[Stream], clock: Callable[[], datetime], *, leave_pivots: bool
+) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
+    """The lessons of every model on these streams, none of them begun; each is over when the block ends."""
+    with ExitStack() as stack:
+        yield {
+            (stream, model): stack.enter_context(
+                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots))
+            )
+            for stream in streams
+            for model in settings.models
+        }
 
 
 def learn_from_pivots(
@@ -63,6 +80,8 @@ def learn_from_pivots(
         for model in settings.models:
             try:
                 advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock)
+            except LearnerBusy as busy:
+                logger.info("left out: %s", busy)
             except Exception as error:
                 logger.exception("%s, %s", stream, model)
                 advanced.failures[stream, model] = error
@@ -76,6 +95,8 @@ def _step(advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[Lear
             for report in lesson:
                 advanced.lessons[key] = report
                 break
+        except LearnerBusy as busy:
+            logger.info("left out: %s", busy)
         except Exception as error:
             logger.exception("%s, %s", *key)
             advanced.failures[key] = error

@@ -4,7 +4,8 @@ HindsightError
 ├── WaitAndRetry              the world is busy or away: the same call may succeed later
 │   ├── VenueUnavailable        the exchange did not answer, or asked us to slow down
 │   ├── BookBroken              an order book lost its chain of updates, and needs a new snapshot
-│   └── WarehouseLocked         another program holds the DuckDB file
+│   ├── WarehouseLocked         another program holds the DuckDB file
+│   └── LearnerBusy             another process is teaching this model of this stream
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
 │   ├── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
 │   ├── MessageRefused          a venue said something that cannot be: no number, a negative size, a wrong time
@@ -46,6 +47,10 @@ class BookBroken(WaitAndRetry):
 
 class WarehouseLocked(WaitAndRetry):
     """Another program holds the DuckDB file."""
+
+
+class LearnerBusy(WaitAndRetry):
+    """Another process is teaching this model of this stream."""
 
 
 class SkipThisCandle(HindsightError):

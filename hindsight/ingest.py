@@ -36,6 +36,7 @@ from hindsight.store.timings import note
 from hindsight.store.warehouse import Warehouse
 
 logger = logging.getLogger(__name__)
+SEGMENTS_AT_ONCE = 1000
 ROWS_AT_ONCE = 2000  # candles: readers wait about a tenth of a second for as many
 DELIVERED = pl.Schema(
     {"open_time_ms": pl.Int64}
@@ -142,6 +143,7 @@ def _without_older(batch: pl.DataFrame, stream: Stream, since: datetime) -> pl.D
 def _passes(landing: Landing, set_aside: list[str]) -> Iterator[list[tuple[Path, Segment]]]:
     """The readable segments in the order they landed, ROWS_AT_ONCE rows and a bit together."""
     together: list[tuple[Path, Segment]] = []
+    rows = 0
     for path in landing.segments():
         try:
             together.append((path, _readable(landing, path)))
@@ -149,9 +151,17 @@ def _passes(landing: Landing, set_aside: list[str]) -> Iterator[list[tuple[Path,
             logger.error("set aside: %s", unreadable)
             landing.refuse(path, str(unreadable))
             set_aside.append(str(unreadable))
-        if sum(len(segment.rows) for _, segment in together if segment.kind != "trades") >= ROWS_AT_ONCE:
+            continue
+        except FileNotFoundError:  # another run has taken it up meanwhile
+            continue
+        except OSError as error:  # the file may be whole: it stays, and is tried again
+            logger.warning("segment %s cannot be read now: %s", path.name, error)
+            continue
+        segment = together[-1][1]
+        rows += len(segment.rows) if segment.kind != "trades" else 0
+        if rows >= ROWS_AT_ONCE or len(together) >= SEGMENTS_AT_ONCE:
             yield together
-            together = []
+            together, rows = [], 0
     if together:
         yield together
 

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from hindsight.errors import SettingRefused
+from hindsight.errors import LearnerBusy, SettingRefused
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule
 from hindsight.inference.records import candle_records, pivot_records, reference_records, settled_between, trend_records
 from hindsight.market.streams import Stream, from_ms, to_ms
@@ -51,6 +51,7 @@ from hindsight.training.step import LOSS_PARTS, Hyperparameters
 from hindsight.training.step_records import step_records
 
 CHUNK = 2880  # candles; cut on the time grid, so that no result depends on where a run began
+LIVE_PATIENCE_SECONDS = 5.0  # a live call does not wait for the end of a backfill
 Progress = Callable[[int, int], None]
 Clock = Callable[[], datetime]
 
@@ -137,7 +138,9 @@ def learn_live(
     another stream.
 
     With `leave_pivots`, what a level-2 pivot has confirmed at the newest close is left to whom that pivot wakes: the
-    close is done with the next call of either function.
+    close is done with the next call of either function. Of a long history one piece is learned a call, and no newest
+    reference is made until it is done: the other streams wait for this one. Raises LearnerBusy as `learn` does with a
+    clock.
     """
     report, started = LearnReport(), time.perf_counter()
     with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), clock) as (
@@ -162,6 +165,8 @@ def learn_live(
                     _advance(subject, learner, piece, end - 1, end)
             if end > first:
                 _write(subject, learner, report, piece, end, newest=newest)
+            if last - end > CHUNK:
+                break
     report.seconds, report.seconds_inside = time.perf_counter() - started, learner.seconds_inside
     yield report
 
@@ -177,7 +182,7 @@ def _lesson(
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     subject = _Subject(settings=settings, stream=stream, model=model, clock=clock, warehouse=warehouse)
     settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
-    with lock.held(settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")):
+    with _taught_by_us(settings, stream, model, LIVE_PATIENCE_SECONDS if clock else None):
         lineage, piece = None, None
         with warehouse.reading() as con:
             begin, last = _due(con, model, stream, until)
@@ -187,6 +192,18 @@ def _lesson(
                 lineage = recall_lineage(con, settings, model, stream, number)
                 piece = _recall_piece(con, subject, begin, _end_of_piece(begin, last))
         yield subject, relive(lineage) if lineage else None, _pieces(subject, piece, last), begin, last
+
+
+@contextmanager
+def _taught_by_us(settings: Settings, stream: Stream, model: str, patience_seconds: float | None) -> Iterator[None]:
+    """While no other process teaches this model of this stream. Raises LearnerBusy where patience runs out."""
+    with ExitStack() as stack:
+        try:
+            lesson = settings.checkpoints_path / f"{model} {stream}.learning".replace("/", "-")
+            stack.enter_context(lock.held(lesson, patience_seconds))
+        except TimeoutError as error:
+            raise LearnerBusy(f"{stream}: {model} is being taught by another process: {error}") from error
+        yield
 
 
 def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, rule: TrendRule) -> None:

@@ -76,7 +76,10 @@ def store_candles(
 ) -> tuple[Written, int]:
     """Stores one batch of deliveries (the columns of CANDLES) with the gaps that it leaves; counts those refused."""
     good, bad = accept(batch, stream)
-    good = _known_late(con, good, stream, now)
+    mark = tables.pivot_mark(con, stream)
+    if mark is not None:  # also by a clock that is behind: what was made at a close never saw what came after it
+        now = max(now, mark.as_of + A_MOMENT)
+    good = _known_late(con, good, stream, mark, now)
     written = write_candles(con, stream, good, now)
     tables.append_refused(con, stream, bad, now)
     if written.span is not None:
@@ -84,13 +87,18 @@ def store_candles(
     return written, bad.height
 
 
-def _known_late(con: duckdb.DuckDBPyConnection, good: pl.DataFrame, stream: Stream, now: datetime) -> pl.DataFrame:
+def _known_late(
+    con: duckdb.DuckDBPyConnection,
+    good: pl.DataFrame,
+    stream: Stream,
+    mark: tables.PivotMark | None,
+    now: datetime,
+) -> pl.DataFrame:
     """Candles and corrections that arrive after pivots have passed them are known from now: nothing made before has
     seen them.
 
     Raises HistoryOutOfOrder for a candle that opens before all that pivots have seen, and stores nothing then.
     """
-    mark = tables.pivot_mark(con, stream)
     if mark is None or good.is_empty():
         return good
     is_first = pl.col("revision") == 0

@@ -45,7 +45,8 @@ def note_positions(settings: Settings) -> dict[str, int]:
     file = settings.landing_path / "resume.json"
     # Told before, the feed knows the rest by what it has landed since, and may not wait for whoever holds the tables.
     patience = min(PATIENCE_SECONDS, settings.lock_timeout_seconds) if file.exists() else settings.lock_timeout_seconds
-    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=patience).reading() as con:
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=patience, queue_timeout_seconds=patience)
+    with warehouse.reading() as con:
         last = summaries.last_candles(con).rows(named=True)
     positions = {f"{row['venue']} {row['symbol']} {row['timeframe']}": to_ms(row["last"]) for row in last}
     settings.landing_path.mkdir(parents=True, exist_ok=True)

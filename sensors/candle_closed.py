@@ -22,6 +22,7 @@ ADVANCE, TRAIN = "advance", "train_on_pivot"
 TICK_SECONDS = 20.0
 QUIET_SECONDS = 5.0  # until the tables are asked what was left: the next close usually comes first
 PAUSE_SECONDS = 0.01
+MANY_SEGMENTS = 500  # of books and trades, that wait for a candle no longer
 PATIENCE_SECONDS = 2.0
 
 
@@ -42,11 +43,13 @@ def wait_for_candles(
     started = quiet_since = time.monotonic()
     landing, reason, has_asked = Landing(load().landing_path), None, False
     while time.monotonic() - started < tick_seconds:
-        names = [path.name for path in landing.segments() if path.name.endswith("-candles.jsonl")]
-        if names:
+        newest, count = landing.waiting()
+        if newest is None and count >= MANY_SEGMENTS:
+            newest = landing.segments()[-1].name
+        if newest is not None:
             reason = reason_to_wait(instance, ADVANCE, datetime.now(UTC))
             if reason is None:
-                return _run(names[-1], from_ms(int(names[-1].split("-")[0])), cursor, leave_pivots=True)
+                return _run(newest, from_ms(int(newest.split("-")[0])), cursor, leave_pivots=True)
             quiet_since, has_asked = time.monotonic(), False
             time.sleep(4 * PAUSE_SECONDS)  # asking for runs costs milliseconds, looking into a folder does not
         elif not has_asked and time.monotonic() - quiet_since >= quiet_seconds:
@@ -64,10 +67,12 @@ def _left(instance: dg.DagsterInstance) -> datetime | None:
         return None
     settings = load()
     # Whoever holds the file makes nobody miss a close: the next quiet moment comes.
-    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=PATIENCE_SECONDS)
+    warehouse = Warehouse(
+        path=settings.warehouse_path, lock_timeout_seconds=PATIENCE_SECONDS, queue_timeout_seconds=PATIENCE_SECONDS
+    )
     try:
         with warehouse.reading() as con:
-            return left_unlearned(con, settings.streams, settings.models)
+            return max(left_unlearned(con, settings.streams, settings.models).values(), default=None)
     except WarehouseLocked:
         return None
 

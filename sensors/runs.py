@@ -34,7 +34,8 @@ def reason_to_wait(instance: dg.DagsterInstance, job: str, now: datetime) -> str
     if not failures:
         return None
     ended = datetime.fromtimestamp(records[0].end_time or now.timestamp(), UTC)
-    left = min(2**failures, LONGEST_BACKOFF_SECONDS) - (now - ended).total_seconds()
+    passed = max((now - ended).total_seconds(), 0.0)  # the clock may have been set back
+    left = min(2**failures, LONGEST_BACKOFF_SECONDS) - passed
     run = records[0].dagster_run.run_id[:8]
     return f"{failures} runs in a row failed, the last one {run}: waiting {left:.0f} s more" if left > 0 else None
 

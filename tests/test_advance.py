@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from hindsight.exchange.sources import open_source
 from hindsight.ingest import ingest
 from hindsight.market.streams import Window, from_ms, to_ms
 from hindsight.settings import Settings
+from hindsight.store import lock
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
 
@@ -171,6 +173,48 @@ def test_a_correction_that_arrives_after_its_close_was_learned_from_is_known_fro
     assert table(fresh, "refused_candles", "open_time").is_empty()
 
 
+def test_a_late_correction_is_known_after_the_newest_close_also_by_a_clock_that_is_behind(
+    fresh: Settings, table: Callable
+):
+    """Trap 12: the venue's clock is 3 s behind when it corrects the candle before the last."""
+    close = START + 650 * MINUTE
+    land(fresh, Window(start=START, end=close))
+    advanced(fresh, close)
+    last = table(fresh, "candles", "open_time").slice(648, 1)
+    correction = last.with_columns(close=pl.col("high"), revision=pl.lit(1, pl.Int32))
+    behind = to_ms(close) - 2500
+    Landing(fresh.landing_path).write("candles", rows(correction, fresh.streams[0]), behind, behind)
+    advanced(fresh, from_ms(behind))
+    assert table(fresh, "candles", "open_time")["recorded_at"][648] > close
+
+
+def test_a_lesson_that_somebody_else_gives_is_left_out_and_the_candles_are_stored(
+    fresh: Settings, table: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """A backfill may learn for hours; nothing else waits for it."""
+    monkeypatch.setattr("hindsight.learn.LIVE_PATIENCE_SECONDS", 0.05)
+    land(fresh, Window(start=START, end=START + 610 * MINUTE))
+    fresh.checkpoints_path.mkdir(parents=True)
+    name = f"{fresh.models[0]} {fresh.streams[0]}.learning".replace("/", "-")
+    with lock.held(fresh.checkpoints_path / name), ThreadPoolExecutor(1) as pool:
+        done = pool.submit(advanced, fresh, START + 610 * MINUTE).result()
+        assert done.lessons == {}
+        assert len(table(fresh, "candles", "open_time")) == 610
+    assert advanced(fresh, START + 610 * MINUTE, leave_pivots=False).failures == {}
+
+
+def test_a_stream_without_new_candles_is_finished_by_the_run_of_another(fresh: Settings, table: Callable):
+    """Its run was killed, and its next close may be an hour away."""
+    both = fresh.model_copy(update={"symbols": ("ETH/USDT", "BTC/USDT")})
+    land(both, Window(start=START, end=START + 610 * MINUTE))
+    advanced(both, START + 610 * MINUTE)
+    land(both, Window(start=START + 610 * MINUTE, end=START + 611 * MINUTE))
+    warehouse = Warehouse(path=both.warehouse_path, lock_timeout_seconds=5)
+    ingest(warehouse, Landing(both.landing_path), lambda: START + 611 * MINUTE, max_gap=3)  # and then killed
+    advanced(both, START + 612 * MINUTE)
+    assert table(both, "learned_until", "model")["until"].item() == START + 611 * MINUTE
+
+
 def test_a_segment_that_cannot_be_read_is_set_aside_with_its_reason_and_the_rest_goes_on(
     fresh: Settings, table: Callable
 ):
@@ -207,18 +251,18 @@ def test_candles_from_before_the_recorded_history_are_left_out_aloud(
 def test_what_is_left_to_learn_is_told_until_it_is_done(fresh: Settings):
     warehouse = Warehouse(path=fresh.warehouse_path, lock_timeout_seconds=5)
 
-    def left() -> datetime | None:
+    def left() -> dict[tuple[str, str], datetime]:
         with warehouse.reading() as con:
             return left_unlearned(con, fresh.streams, fresh.models)
 
-    assert left() is None
+    assert left() == {}
     for start, end in pairwise((START, START + 610 * MINUTE, START + 620 * MINUTE)):
-        assert left() is None  # the history that a stream starts with waits for its first live close
+        assert left() == {}  # the history that a stream starts with waits for its first live close
         land(fresh, Window(start=start, end=end))
         ingest(warehouse, Landing(fresh.landing_path), lambda: END, max_gap=3)
-    assert left() == START + 620 * MINUTE
+    assert left() == {(str(fresh.streams[0]), fresh.models[0]): START + 620 * MINUTE}
     advanced(fresh, END, leave_pivots=False)
-    assert left() is None
+    assert left() == {}
 
 
 def test_the_timings_tell_how_long_after_its_close_each_candle_was_stored_predicted_from_and_learned_from(

@@ -68,11 +68,13 @@ def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) ->
     return found[0] if found else None
 
 
-def left_unlearned(con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], models: Iterable[str]) -> datetime | None:
-    """The newest close of these streams that was stored live and that one of these models is not done with."""
+def left_unlearned(
+    con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], models: Iterable[str]
+) -> dict[tuple[str, str], datetime]:
+    """By stream and model, the newest close that was stored live and is not done with."""
     found = con.execute(
         """
-        select max(close_time)
+        select concat_ws(' ', timings.venue, timings.symbol, timings.timeframe) as stream, learner, max(close_time)
         from timings
         cross join (select unnest($models) as learner)
         left join learned_until
@@ -83,10 +85,12 @@ def left_unlearned(con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], mo
         where stage = 'stored'
           and list_contains($streams, concat_ws(' ', timings.venue, timings.symbol, timings.timeframe))
           and close_time > coalesce(until, 'epoch'::timestamptz)
+        group by stream, learner
+        order by stream, learner
         """,
         {"streams": [str(stream) for stream in streams], "models": list(models)},
     ).fetchall()
-    return found[0][0]
+    return {(stream, model): close for stream, model, close in found}
 
 
 def move_watermark(

@@ -16,14 +16,16 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 _held = threading.local()
 LONG_SECONDS = 1.0
+PAUSE_SECONDS = 0.01
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def held(path: Path, patience_seconds: float | None = None) -> Iterator[None]:
     """Holds the lock beside `path` until the block ends; blocks, without polling, until its turn has come.
 
-    The holder's process id stands in the lock file, and whoever had to wait long logs it. Raises RuntimeError where
-    this thread holds the lock already: it would wait for itself for ever.
+    The holder's process id stands in the lock file, and whoever had to wait long logs it. With `patience_seconds` it
+    queues for no longer than that, looking every now and then, and raises TimeoutError. Raises RuntimeError where this
+    thread holds the lock already: it would wait for itself for ever.
     """
     key = (os.getpid(), os.path.abspath(path))  # a forked child holds nothing of what this thread held
     mine: set[tuple[int, str]] = _held.__dict__.setdefault("paths", set())
@@ -35,8 +37,13 @@ def held(path: Path) -> Iterator[None]:
     # A descriptor per use: flock belongs to the open file, so threads of one process exclude each other too.
     with _opened(lock_path(path)) as lock:
         with _opened(path.with_name(path.name + ".queue")) as queue:
-            fcntl.flock(queue, fcntl.LOCK_EX)
-            _wait_for(lock, path)
+            if patience_seconds is None:
+                fcntl.flock(queue, fcntl.LOCK_EX)
+                _wait_for(lock, path)
+            else:
+                deadline = time.monotonic() + patience_seconds
+                _try_for(queue, deadline, path)
+                _try_for(lock, deadline, path)
         mine.add(key)
         try:
             os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
@@ -67,6 +74,17 @@ def _opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _try_for(lock: int, deadline: float, path: Path) -> None:
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{path.name} is held by process {holder(path)}") from None
+            time.sleep(PAUSE_SECONDS)
 
 
 def _wait_for(lock: int, path: Path) -> None:

@@ -23,6 +23,7 @@ class Warehouse:
 
     path: Path
     lock_timeout_seconds: float
+    queue_timeout_seconds: float | None = None  # for its turn among our own processes; None: until it comes
 
     def __post_init__(self) -> None:
         if not 0 < self.lock_timeout_seconds < math.inf:
@@ -61,7 +62,11 @@ class Warehouse:
         with ExitStack() as stack:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lock.held(self.path))
+                stack.enter_context(lock.held(self.path, self.queue_timeout_seconds))
+            except TimeoutError as error:
+                raise WarehouseLocked(
+                    f"others were at the warehouse {self.path} for {self.queue_timeout_seconds:g} s: {error}"
+                ) from error
             except OSError as error:
                 raise WarehouseUnusable(
                     f"the folder {self.path.parent} of the warehouse cannot be written: {error}; "
