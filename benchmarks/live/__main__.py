@@ -1,4 +1,4 @@
-"""Measures the live path against its goals: `make bench-live`, two hours and a half.
+"""Measures the live path against its goals: `make bench-live`, two hours.
 
     python -m benchmarks.live                                      all four, one after the other
     python -m benchmarks.live latency --storage sqlite             how late closes are, in one configuration only

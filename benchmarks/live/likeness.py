@@ -1,6 +1,6 @@
 """What tells a live home from its twin: every table, row by row, and the weights.
 
-What is counted, named or timed must be identical; numbers that models computed may differ by RELATIVE.
+What is counted, named, timed or recorded must be identical; what models computed may differ by RELATIVE.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ KEYS = {
     "scores": ("model", "day", "target", "predictor"),
     "learned_until": ("model",),
 }
+OF_MODELS = ("inference_references", "outcomes", "trend_validations", "training_steps", "scores")
 MEASURED = ("seconds", "mode")  # how long a step took, and whether a reference was made live: different by nature
 
 
@@ -71,7 +72,7 @@ def _likeness(name: str, key: tuple[str, ...], live: pl.DataFrame, twin: pl.Data
         if _is_real(here.dtype):
             away = _away(here, there)
             farthest = max(farthest, float(away.max(initial=0.0)))
-            differs |= away > RELATIVE
+            differs |= away > (RELATIVE if name in OF_MODELS else 0.0)
         else:
             differs |= here.ne_missing(there).to_numpy()
     return Likeness(
