@@ -179,8 +179,11 @@ class Connection:
                 await self.exchange.close()
         except TimeoutError:
             logger.warning("%s: did not close its connections within %d s", self.name, CLOSING_SECONDS)
-        # A session that could not be closed politely still has to let go of its sockets.
-        await self.exchange.close_connector()
+            # A session that could not be closed politely still has to let go of its sockets.
+            session, self.exchange.session = self.exchange.session, None
+            if session is not None:
+                await session.close()
+            await self.exchange.close_connector()
 
     def _end(self, clients: list[Any]) -> None:
         for client in clients:

@@ -15,7 +15,7 @@ from hindsight.exchange.packs import pack
 
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.05
-ASLEEP_SECONDS = 5.0  # between two ticks: the machine slept, or this process was stopped
+ASLEEP_SECONDS = 10.0  # between two ticks: the machine slept, or this process was stopped
 BEAT_SECONDS, SILENCE_SECONDS, CLOCK_SECONDS, PACK_SECONDS = 1.0, 0.5, 30.0, 60.0
 PACK_AFTER_MS = 900_000  # an hour is packed so long after it has ended
 

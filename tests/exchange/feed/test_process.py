@@ -129,11 +129,11 @@ def test_a_segment_cut_in_half_is_left_alone_by_the_next_feed(live: Callable[...
 
 def test_a_machine_that_slept_for_ten_minutes_fetches_what_it_missed(live: Callable[..., Any], tmp_path: Path) -> None:
     async def scene() -> None:
-        async with live(is_started=False, speed=80.0, timeframes=("1s", "1m")) as run:
+        async with live(is_started=False, speed=60.0, timeframes=("1s", "1m")) as run:
             with feed_process(run, tmp_path / "log") as process:
                 await run.landed(ETH_1M, 8)
                 process.send_signal(signal.SIGSTOP)
-                await asyncio.sleep(8)  # ten minutes and more, by the venue's clock
+                await asyncio.sleep(11)  # more than ten minutes, by the venue's clock
                 process.send_signal(signal.SIGCONT)
                 await run.landed(ETH_1M, 12)
                 await run.until(lambda: run.part(CANDLES)["state"] == "connected")
