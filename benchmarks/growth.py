@@ -114,7 +114,7 @@ def one_more_day(home: str) -> dict[str, Any]:
     while now < ONE_DAY.end:
         record_all(home, ETH, Window(start=now, end=now + ETH.step))
         now += ETH.step
-        learn_in_hindsight(settings, ETH, MODEL, now, clock=lambda: now)
+        learn_in_hindsight(settings, ETH, MODEL, now, clock=lambda now=now: now)
     return {
         "wall": ended - started,
         "processor": used,
