@@ -19,7 +19,7 @@ test: $(VENV)/installed-dev ## Install, then run the linter, the type checker an
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	$(BIN)/dg check defs
+	home=$$(mktemp -d) && DAGSTER_HOME=$$home $(BIN)/dg check defs; checked=$$?; rm -rf $$home; exit $$checked
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 up: $(VENV)/installed ## Open the UI, record the market as it moves, predict and learn at every close
