@@ -11,7 +11,7 @@ from hindsight.exchange.feed.part import Part
 from hindsight.market.book_seconds import BookSeconds, BookSource
 from hindsight.market.buckets import SIDE, bucket_size, quote_of, usd_per
 
-UNDER_WAY_SECONDS = 0.3  # for books that were sent in a second and have not come at its end
+UNDER_WAY_SECONDS = 1.0  # of ours, until a second is given without a venue that has said nothing since it ended
 REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
 SNAPSHOT_SECONDS, LEAST_SNAPSHOT_SECONDS = 3600.0, 60.0  # a book is known less and less far as the price moves
 UNREACHED_ROWS = 10
@@ -56,8 +56,11 @@ class SymbolBooks:
         reason = self._seconds.add(name, event_ms, bids, asks, is_fresh=is_fresh, now_ms=now_ms)
         if reason is None:
             self._newest[name] = event_ms
-            self._give(min(self._newest.values()))
+            self._give(min(self._newest[each] for each in self._newest if self._is_live(each, event_ms)))
         return reason
+
+    def _is_live(self, name: str, now_ms: int) -> bool:
+        return now_ms - self._newest[name] <= self.sources[name].age_limit_ms
 
     def give(self) -> None:
         """Lands the seconds that have ended, whether or not every venue has said something since."""

@@ -37,7 +37,8 @@ def test_a_row_is_the_book_at_the_end_of_its_second(live: Callable[..., Any]) ->
             near = [abs(row["price"] - closes[row["second_ms"]]) for row in rows if row["second_ms"] in closes]
             assert len(near) > 8
             assert sorted(near)[len(near) // 2] < 0.05
-            assert {row["snapshots"] for row in rows[:-1]} <= set(range(5, 11))
+            assert {row["snapshots"] for row in rows} <= set(range(11))
+            assert sorted(row["snapshots"] for row in rows)[len(rows) // 2] == 10
 
     asyncio.run(scene())
 
