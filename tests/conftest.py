@@ -52,6 +52,14 @@ STORM_START = datetime(2024, 1, 31, 9, 30, tzinfo=UTC)
 STORM_CANDLES = 1300
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that drive a browser run where they are asked for: minutes each, and slower still beside others."""
+    if "browser" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("browser"):
+                item.add_marker(pytest.mark.skip(reason="drives a browser for minutes: pytest -m browser"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of recorded market data; tests that need it are skipped where it is absent."""
