@@ -4,7 +4,7 @@
 |---|---|
 | candles | one closed candle, or a correction of one: `known_ms` is null for what was known at its close |
 | order_book | one second of one symbol's resting amounts, known at the end of that second |
-| trades | one trade |
+| trades | one trade; one filled in later may be several at one price, under the last of their ids |
 
 Times are milliseconds since 1970, UTC, by the venue's clock; `written_ms` alone is this machine's.
 """

@@ -146,10 +146,10 @@ class StreamCandles:
         """Looks through the trades of a hole: seconds without one were quiet, the others are missing."""
         since_ms, newest_ms = start_ms - self.stream.step_ms, 0
         for _ in range(PROOF_PAGES):
-            found = await self.connection.trade_ids(self.stream.symbol, since_ms)
-            for first, last, time_ms in found:
-                self.ids.saw(first, last, time_ms, time_ms)
-                newest_ms = time_ms
+            found = await self.connection.trades_since(self.stream.symbol, since_ms)
+            for first_id, trade in found:
+                newest_ms = trade.time_ms
+                self.ids.saw(first_id, int(trade.trade_id), newest_ms, newest_ms)
             if len(found) < PAGE or newest_ms >= end_ms:
                 break
             since_ms = max(newest_ms, since_ms + 1)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import ccxt
@@ -145,16 +146,21 @@ class Connection:
                 refuse(str(refused), row)
         return found
 
-    async def trade_ids(self, symbol: str, since_ms: int) -> list[tuple[int, int, int]]:
-        """First id, last id and time of the trades from `since_ms` on, one page of them. Raises VenueUnavailable."""
+    async def trades_since(self, symbol: str, since_ms: int) -> list[tuple[int, HeardTrade]]:
+        """A page of trades from `since_ms` on, by time, each with the first id that it stands for; its own is the last.
+
+        Binance adds up what one order traded at one price. Only trades with ids that count. Raises VenueUnavailable.
+        """
         rows = await self.ask(lambda: self.exchange.fetch_trades(symbol, since=since_ms, limit=PAGE))
-        found = []
+        found: list[tuple[int, HeardTrade]] = []
         for row in rows:
-            told = row["info"] if isinstance(row.get("info"), dict) else {}
-            first, last = (told.get("f", row["id"]), told.get("l", row["id"])) if self.hears_raw else (row["id"],) * 2
-            if str(first).isdigit() and str(last).isdigit() and type(row["timestamp"]) is int:
-                found.append((int(first), int(last), row["timestamp"]))
-        return sorted(found, key=lambda ids: ids[2])
+            told = row["info"] if self.hears_raw else {}
+            first, last = told.get("f", row["id"]), told.get("l", row["id"])
+            with suppress(MessageRefused):
+                trade = read_trade_row({**row, "id": str(last)}, self.clock.latest_ms())
+                if isinstance(trade.trade_id, int) and str(first).isdigit():
+                    found.append((int(first), trade))
+        return sorted(found, key=lambda each: each[1].time_ms)
 
     def restart(self, part: Part) -> None:
         """Ends the sockets that bring a part's messages: whoever watches them hears of it and connects anew."""

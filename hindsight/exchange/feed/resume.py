@@ -43,10 +43,10 @@ def known_candles(landing: Landing, streams: Iterable[Stream]) -> dict[str, list
     return {name: rows[::-1] for name, rows in known.items()}
 
 
-def newest_trade(landing: Landing, symbol: str) -> int | None:
-    """The last trade id landed of a symbol, where ids count."""
+def newest_trade(landing: Landing, symbol: str) -> tuple[int, int] | None:
+    """Id and time of the last trade landed of a symbol, where ids count."""
     for _, segment in zip(range(SEGMENTS_READ // 10), landing.backwards("trades"), strict=False):
-        ids = [row["trade_id"] for row in segment.rows if row["symbol"] == symbol]
-        if numbers := [each for each in ids if isinstance(each, int)]:
+        ids = [(row["trade_id"], row["time_ms"]) for row in segment.rows if row["symbol"] == symbol]
+        if numbers := [each for each in ids if isinstance(each[0], int)]:
             return max(numbers)
     return None

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hindsight.errors import MessageRefused, VenueUnavailable
-from hindsight.exchange.feed.connection import Connection
+from hindsight.exchange.feed.connection import PAGE, Connection
 from hindsight.exchange.feed.messages import HeardTrade
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
@@ -15,9 +16,19 @@ from hindsight.exchange.segments import Row
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
+PAGES, HOUR_MS = 100, 3_600_000  # how much is gone through for one hole
 HOLES = 200  # that are remembered, should their trades come late
 REMEMBERED = 5000  # trades whose ids are remembered where they do not count up
 Reader = Callable[[Any, int], HeardTrade]
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Ids that are missing, from the first to the last, and the time of the trade before them."""
+
+    first_id: int
+    last_id: int
+    since_ms: int
 
 
 class SymbolTrades:
@@ -36,9 +47,9 @@ class SymbolTrades:
         """`tell` is told every trade once, after its id counts as known."""
         self.symbol, self.connection, self.outbox, self.part = symbol, connection, outbox, part
         self.ids, self.read, self.tell = ids, read, tell
-        self.newest: int | None = None
+        self.newest: tuple[int, int] | None = None  # id and time
         self._holes: list[tuple[int, int]] = []  # first and last id, both missing
-        self._unasked = 0  # how many of the last holes REST was not asked for yet
+        self._unasked: list[Hole] = []  # that REST was not asked for yet
         self._seen: dict[int | str, None] = {}
         self._is_looking_back = False
 
@@ -65,55 +76,78 @@ class SymbolTrades:
         failures = 0
         while True:
             await asyncio.sleep(POLL_SECONDS if not failures else self.part.times.backoff(failures))
-            if not self._unasked and not (
-                self._is_looking_back and self.part.is_heard and not self.connection.hears_raw
-            ):
+            is_due = self._is_looking_back and self.part.is_heard and not self.connection.hears_raw
+            if not self._unasked and not is_due:
                 continue
-            asked, is_looking_back = self._unasked, self._is_looking_back
-            self._is_looking_back = False
+            asked = list(self._unasked)
             try:
                 for trade in await self.connection.last_trades(self.symbol, self.part.refuse):
                     self.part.filled += self._keep(trade, is_from_rest=True)
+                for hole in asked:
+                    await self._fill(hole)
             except VenueUnavailable as error:
                 if not failures:
                     logger.warning("%s: cannot be mended: %s", self.part.name, error)
-                failures, self._is_looking_back = failures + 1, is_looking_back
+                failures += 1
                 continue
-            failures, self._unasked = 0, max(0, self._unasked - asked)
+            failures, self._is_looking_back = 0, False
+            self._unasked = [hole for hole in self._unasked if hole not in asked]
             self._count()
 
-    def _keep(self, trade: HeardTrade, *, is_from_rest: bool = False) -> bool:
-        """Whether the trade is a new one."""
-        if not self._is_new(trade.trade_id, is_from_rest):
+    async def _fill(self, hole: Hole) -> None:
+        """Goes through the trades since a hole began, where the newest ones did not reach back to it."""
+        since_ms = hole.since_ms
+        for _ in range(PAGES):
+            if not any(hole.first_id <= first <= hole.last_id for first, _ in self._holes):
+                return
+            found = await self.connection.trades_since(self.symbol, since_ms)
+            for first_id, trade in found:
+                self.part.filled += self._keep(trade, is_from_rest=True, first_id=first_id)
+            if len(found) < PAGE:  # ccxt asks Binance for an hour at a time
+                since_ms += HOUR_MS
+            else:
+                since_ms = max(found[-1][1].time_ms, since_ms + 1)
+            if since_ms > self.connection.clock.now_ms():
+                return
+
+    def _keep(self, trade: HeardTrade, *, is_from_rest: bool = False, first_id: int | None = None) -> bool:
+        """Whether the trade is a new one. From `first_id` to its own, it stands for several."""
+        trade_id = trade.trade_id
+        if not self.connection.hears_raw or isinstance(trade_id, str):
+            if not self._is_unseen(trade_id):
+                return False
+        elif not self._is_new(trade_id if first_id is None else first_id, trade, is_from_rest):
             return False
         self.connection.clock.saw(trade.time_ms)
         self.outbox.add("trades", [self._row(trade)])
-        if isinstance(trade.trade_id, int) and self.connection.hears_raw:
-            self.ids.saw(trade.trade_id, trade.trade_id, trade.time_ms, trade.time_ms)
+        if isinstance(trade_id, int) and self.connection.hears_raw:
+            self.ids.saw(trade_id if first_id is None else first_id, trade_id, trade.time_ms, trade.time_ms)
         self.tell(trade)
         return True
 
-    def _is_new(self, trade_id: int | str, is_from_rest: bool) -> bool:
-        if not self.connection.hears_raw or isinstance(trade_id, str):
-            is_new = trade_id not in self._seen
-            self._seen[trade_id] = None
-            while len(self._seen) > REMEMBERED:
-                del self._seen[next(iter(self._seen))]
-            return is_new
-        newest = self.newest
-        if newest is None or trade_id > newest:
-            if is_from_rest and newest is None:
-                return False
-            if newest is not None and trade_id > newest + 1:
-                self._holes = [*self._holes, (newest + 1, trade_id - 1)][-HOLES:]
-                self._unasked = min(HOLES, self._unasked + 1)
-            self.newest = trade_id
+    def _is_unseen(self, trade_id: int | str) -> bool:
+        is_unseen = trade_id not in self._seen
+        self._seen[trade_id] = None
+        while len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return is_unseen
+
+    def _is_new(self, first_id: int, trade: HeardTrade, is_from_rest: bool) -> bool:
+        """Whether ids that count up say so; notes the hole before the trade, or closes the one that it was in."""
+        last_id, newest = int(trade.trade_id), self.newest
+        if newest is None or first_id > newest[0]:
+            if is_from_rest:
+                return False  # the socket will bring it
+            if newest is not None and first_id > newest[0] + 1:
+                hole = Hole(newest[0] + 1, first_id - 1, newest[1])
+                self._holes = [*self._holes, (hole.first_id, hole.last_id)][-HOLES:]
+                self._unasked = [*self._unasked, hole][-HOLES:]
+            self.newest = (last_id, trade.time_ms)
             return True
         for index, (first, last) in enumerate(self._holes):
-            if first <= trade_id <= last:
-                self._holes[index : index + 1] = [
-                    hole for hole in ((first, trade_id - 1), (trade_id + 1, last)) if hole[0] <= hole[1]
-                ]
+            if first <= first_id <= last_id <= last:
+                left = ((first, first_id - 1), (last_id + 1, last))
+                self._holes[index : index + 1] = [hole for hole in left if hole[0] <= hole[1]]
                 self._count()
                 return True
         return False

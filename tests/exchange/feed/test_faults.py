@@ -321,3 +321,22 @@ def test_a_trade_that_was_malformed_or_lost_is_fetched_over_rest(live: Callable[
             assert run.part(TRADES)["missing"] == 0
 
     asyncio.run(scene())
+
+
+def test_trades_of_an_hour_without_a_connection_are_fetched_page_by_page(live: Callable[..., Any]) -> None:
+    async def scene() -> None:
+        async with live(speed=600.0) as run:
+            await run.connected(TRADES)
+            await run.until(lambda: len(run.rows("trades")) > 1000)
+            run.venue.faults.add("status", path="/ws*", count=0)
+            run.venue.faults.add("close", stream="ethusdt@trade")
+            await run.until(lambda: run.part(TRADES)["state"] == "down")
+            await asyncio.sleep(7)
+            run.venue.faults.remove()
+            await run.until(lambda: run.part(TRADES)["filled"] > 15_000)
+            await run.until(lambda: run.part(TRADES)["missing"] == 0 and run.part(TRADES)["state"] == "connected")
+            await asyncio.sleep(1.5)
+            ids = sorted(row["trade_id"] for row in run.rows("trades"))
+            assert ids == list(range(ids[0], ids[-1] + 1))
+
+    asyncio.run(scene())

@@ -54,7 +54,7 @@ def test_the_newest_trade_is_that_of_the_symbol(landing: Landing) -> None:
     assert newest_trade(landing, "ETH/USDT") is None
     landing.write("trades", [{"symbol": "ETH/USDT", "trade_id": each, **row} for each in (7, 9, 8)], NOW, NOW)
     landing.write("trades", [{"symbol": "BTC/USDT", "trade_id": 99, **row}], NOW + 1, NOW)
-    assert newest_trade(landing, "ETH/USDT") == 9
+    assert newest_trade(landing, "ETH/USDT") == (9, NOW)
 
 
 def test_the_venues_time_is_carried_on_from_the_last_heartbeat_until_it_was_asked(tmp_path: Path) -> None:
