@@ -55,8 +55,15 @@ def measure(report: Report, folder: Path, minutes: float, speed: float, seed: in
 
 
 def _kill(running: Stage, kind: str, within: float) -> dict[str, object]:
-    """Kills one process of a kind, a run's so long after it was seen; what, and when by the venue's clock."""
-    pid = killed(running, kind, within)
+    """Kills one process of a kind, a run's so long after it was seen; of another kind where none of it came. What, and
+    when by the venue's clock.
+    """
+    pid = None
+    for each in (kind, *(other for other in KINDS if other != kind)):
+        pid = killed(running, each, within)
+        if pid is not None:
+            kind = each
+            break
     return {"kind": kind, "pid": pid, "venue": str(from_ms(int(running.venue.now_ms())))}
 
 
