@@ -32,9 +32,12 @@ def run_failed(context: dg.RunFailureSensorContext) -> None:
     alert(load(), f"run of {run.job_name} failed: {kind}", "\n".join(lines), "failure", datetime.now(UTC))
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Looks at all that is live, tells what needs a person in two looks on end, and shows it on the assets.",
+)
 def freshness(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Looks at everything live, tells what needs a person at two looks in a row, and shows it on the assets."""
     settings = load()
     found = health(settings, venue_clock(settings.heartbeat_path)())
     return look(settings, context.instance, context.cursor, found, datetime.now(UTC))

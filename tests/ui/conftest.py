@@ -1,6 +1,6 @@
 """A `hindsight up` on a simulated venue that is in a hurry, and a Chromium that looks at its UI.
 
-    PICTURES=docs/images pytest tests/ui
+    PICTURES=docs/images pytest -m browser tests/ui
 
 also takes the pictures that docs/live.md shows.
 """
