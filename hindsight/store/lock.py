@@ -92,8 +92,9 @@ def _wait_for(lock: int, path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         held_by, started = holder(path), time.monotonic()
+        logger.debug("waiting for %s, which process %s holds", path.name, held_by)
         fcntl.flock(lock, fcntl.LOCK_EX)
         waited = time.monotonic() - started
         # A line is an event in the log of a run: waits that nobody notices are not worth one.
-        level = logging.INFO if waited > LONG_SECONDS else logging.DEBUG
-        logger.log(level, "waited %.1f s for %s, which process %s held", waited, path.name, held_by)
+        if waited > LONG_SECONDS:
+            logger.info("waited %.1f s for %s, which process %s held", waited, path.name, held_by)

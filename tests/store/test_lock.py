@@ -40,7 +40,7 @@ def waiting():
     handler = Waiting()
     before = lock.logger.level
     lock.logger.addHandler(handler)
-    lock.logger.setLevel(logging.INFO)
+    lock.logger.setLevel(logging.DEBUG)
     yield handler
     lock.logger.removeHandler(handler)
     lock.logger.setLevel(before)
