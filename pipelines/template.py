@@ -226,10 +226,15 @@ def _how(pid: int) -> str:
 def main(folder: Path, owner: Process) -> None:
     """One template per home; a second one ends at once."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        sys.exit(f"another template has {folder}")
+    for left in reversed(range(20)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not left:
+                sys.exit(f"another template has {folder}")
+            time.sleep(0.05)  # it may be somebody who only looks whether anybody has it
+        else:
+            break
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps([os.getpid(), Process.this().started]).encode(), 0)
     template = Template(folder, owner, lock)

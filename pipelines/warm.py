@@ -24,6 +24,7 @@ OWNER = "TEMPLATE_OWNER"
 IS_POSSIBLE = sys.platform.startswith("linux")
 START_SECONDS = 90.0  # the imports take 5 s on an idle machine
 ANSWER_SECONDS = 30.0  # a fork takes 0.01 s; definitions that the template has not met yet, seconds
+UNNAMED = Process(0, -1)  # whoever holds the lock and has not written who it is; nobody lives under that id
 _started: list[subprocess.Popen[bytes]] = []  # by this process, so that it waits for those that have ended
 
 
@@ -103,25 +104,28 @@ def ask(folder: Path, request: Request) -> int:
         if "refused" in answer:
             raise TemplateUnavailable(answer["refused"])
         reason = answer["gone"]
-        ensure(folder)
+        try:
+            ensure(folder)
+        except OSError as error:  # no room, or a lock that is none
+            raise TemplateUnavailable(str(error)) from None
     raise TemplateUnavailable(f"it did not stay: {reason}")
 
 
 def ensure(folder: Path) -> None:
-    """Starts the template where none runs, and returns once it listens. Raises TemplateUnavailable."""
+    """Starts the template where nobody's runs or starts, and returns once it listens. Raises TemplateUnavailable."""
     with held(folder / "start"):
-        if is_running(folder):
-            return
-        owner = os.environ.get(OWNER, str(os.getpid()))
-        command = [sys.executable, "-m", "pipelines.template", str(folder), owner]
-        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-        _started[:] = [*(child for child in _started if child.poll() is None), started]
+        started: subprocess.Popen[bytes] | None = None
         deadline = time.monotonic() + START_SECONDS
         while not is_running(folder):
-            if started.poll() is not None:
-                raise TemplateUnavailable(f"it ended with {started.returncode} while it started; its output says why")
+            if template_of(folder) is None:  # else somebody's starts, or makes way
+                if started is None:
+                    started = _start(folder)
+                elif started.poll() is not None:
+                    code = started.returncode
+                    raise TemplateUnavailable(f"it ended with {code} while it started; its output says why")
             if time.monotonic() > deadline:
-                started.kill()
+                if started is not None:
+                    started.kill()
                 raise TemplateUnavailable(f"it did not start within {START_SECONDS:.0f} s")
             time.sleep(0.02)
 
@@ -134,13 +138,20 @@ def is_running(folder: Path) -> bool:
 
 def template_of(folder: Path) -> Process | None:
     """The template's process, starting or listening; None where nobody holds its lock."""
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            return Process(*json.loads(lock.read()))
-    return None
+    found = UNNAMED
+    for _ in range(100):  # between taking the lock and naming itself in it a template needs microseconds
+        with (folder / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                found = _named(lock.read())
+            else:
+                return None
+        if found.is_alive:
+            break
+        time.sleep(0.01)
+    return found
 
 
 def stop(folder: Path, timeout_seconds: float = 15.0) -> None:
@@ -162,6 +173,23 @@ def workers(folder: Path) -> dict[str, Worker]:
     """The recorded workers by run id, living or not yet noticed to be dead."""
     found = {path.name: Worker.read(path) for path in (folder / "runs").iterdir() if not path.name.startswith(".")}
     return {run_id: worker for run_id, worker in found.items() if worker is not None}
+
+
+def _named(record: str) -> Process:
+    """The process that a template wrote into its lock."""
+    try:
+        pid, started = json.loads(record)
+        return Process(int(pid), int(started))
+    except (ValueError, TypeError):
+        return UNNAMED
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    owner = os.environ.get(OWNER, str(os.getpid()))
+    command = [sys.executable, "-m", "pipelines.template", str(folder), owner]
+    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    _started[:] = [*(child for child in _started if child.poll() is None), started]
+    return started
 
 
 def _converse(folder: Path, request: Request) -> dict[str, str]:

@@ -132,6 +132,26 @@ def test_a_second_template_of_a_home_ends_at_once(tmp_path: Path) -> None:
         warm.stop(folder)
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["it comes up", "it dies on the way"])
+def test_where_somebodys_template_is_just_starting_no_second_is_started_beside_it(tmp_path: Path, ends: bool) -> None:
+    folder = warm.folder_of(tmp_path / "dagster")
+    command = [sys.executable, "-m", "pipelines.template", str(folder), str(os.getpid())]
+    with subprocess.Popen(command) as somebodys, ThreadPoolExecutor(1) as launcher:
+        try:
+            until(lambda: warm.template_of(folder), "it has taken the lock")
+            first = warm.template_of(folder)
+            assert not warm.is_running(folder)
+            ready = launcher.submit(warm.ensure, folder)
+            if ends:
+                somebodys.kill()
+                somebodys.wait()
+            ready.result(120)
+            assert warm.is_running(folder)
+            assert (warm.template_of(folder) == first) is not ends
+        finally:
+            warm.stop(folder)
+
+
 def test_a_home_with_a_long_name_can_have_a_template(
     launches: Opened, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
