@@ -52,6 +52,7 @@ class Worker:
 
     def write(self, path: Path) -> bool:
         """Puts the record down whole; False where there is one already: the run has a process."""
+        self.read(path)  # which removes one that says nothing
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(json.dumps([self.process.pid, self.process.started, self.instance]))
         try:
@@ -64,11 +65,15 @@ class Worker:
 
     @classmethod
     def read(cls, path: Path) -> "Worker | None":
+        """The record; None where there is none. One that a power cut has left empty or torn is removed."""
         try:
             pid, started, instance = json.loads(path.read_text())
+            return cls(process=Process(int(pid), int(started)), instance=str(instance))
         except FileNotFoundError:
             return None
-        return cls(process=Process(pid, started), instance=instance)
+        except (ValueError, TypeError):
+            path.unlink(missing_ok=True)
+            return None
 
 
 def folder_of(dagster_home: str | Path) -> Path:

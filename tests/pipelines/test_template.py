@@ -132,6 +132,38 @@ def test_a_second_template_of_a_home_ends_at_once(tmp_path: Path) -> None:
         warm.stop(folder)
 
 
+@pytest.mark.parametrize("left", [b"", b"[12, 3", b"7", b"\0" * 40, b"[1, 2, 3, 4]", b"\xff"])
+def test_a_record_that_a_power_cut_has_torn_is_none_and_stands_in_nobodys_way(tmp_path: Path, left: bytes) -> None:
+    folder = warm.folder_of(tmp_path / "dagster")
+    record = folder / "runs" / "some run"
+    record.write_bytes(left)
+    assert warm.workers(folder) == {}
+    assert not record.exists()
+
+    record.write_bytes(left)
+    worker = warm.Worker(process=Process.this(), instance="{}")
+    assert worker.write(record)
+    assert not worker.write(record)
+    assert warm.Worker.read(record) == worker
+
+
+@pytest.mark.parametrize("left", ["", "[12"])
+def test_a_lock_in_which_nobody_is_named_is_that_of_somebody_all_the_same(tmp_path: Path, left: str) -> None:
+    folder = warm.folder_of(tmp_path / "dagster")
+    (folder / "lock").write_text(left)
+    assert warm.template_of(folder) is None
+    held = ["flock", "--exclusive", str(folder / "lock"), "sh", "-c", "echo held; exec sleep 600"]
+    with subprocess.Popen(held, stdout=subprocess.PIPE, start_new_session=True) as somebody:
+        try:
+            assert somebody.stdout is not None
+            assert somebody.stdout.readline() == b"held\n"
+            found = warm.template_of(folder)
+            assert found is not None
+            assert not found.is_alive
+        finally:
+            os.killpg(somebody.pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("ends", [False, True], ids=["it comes up", "it dies on the way"])
 def test_where_somebodys_template_is_just_starting_no_second_is_started_beside_it(tmp_path: Path, ends: bool) -> None:
     folder = warm.folder_of(tmp_path / "dagster")
