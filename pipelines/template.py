@@ -133,6 +133,9 @@ class Template:
             return {"refused": "whoever asked has gone"}
         if not request.run_id:
             return {"pid": os.getpid()}
+        known = self.runs.get(request.run_id)
+        if known is not None:  # the answer was lost on its way
+            return {"pid": known.process.pid}
         pid = self.fork(lambda: work(request, self.folder / "runs"))
         self.runs[request.run_id] = Worker(process=Process.of(pid), instance=request.instance)
         self.wait_for(pid, partial(self.account_for, request.run_id))

@@ -35,10 +35,16 @@ def test_runs_launched_side_by_side_share_one_template_and_start_once_each(dagst
 def test_asking_twice_for_a_run_starts_it_once(dagster: Launches, tmp_path: Path) -> None:
     run_id = dagster.launch("waiting", path=str(tmp_path / "begun"))
     until(lambda: (tmp_path / "begun").exists(), "the op has begun")
+    template = dagster.template
     dagster.instance.run_launcher.launch_run(_context(dagster, run_id))
     (tmp_path / "begun.end").touch()
     assert dagster.ended(run_id) == SUCCESS
-    assert dagster.messages(run_id).count("Started process for run") == 1
+    until(lambda: not warm.workers(dagster.warm), "the template has noticed its end")
+    dagster.instance.run_launcher.launch_run(_context(dagster, run_id))
+    until(lambda: not warm.workers(dagster.warm), "the template has noticed that there was nothing to do")
+    assert dagster.messages(run_id).count("Started execution of run") == 1
+    assert dagster.ended(dagster.launch("noting", path=str(tmp_path / "noted"))) == SUCCESS
+    assert dagster.template == template
 
 
 def test_a_run_has_the_variables_of_whoever_launches_it(
