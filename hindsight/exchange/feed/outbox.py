@@ -71,17 +71,18 @@ class Outbox:
                 due.append("order_book")
             for kind in due:
                 await self._write(kind)
-        for kind in KINDS:
-            while self._rows[kind] and await self._write(kind):
-                pass
+        is_written = True
+        while is_written and any(self._rows.values()):  # rows may come in while others are written
+            is_written = all([await self._write(kind) for kind in KINDS])
         if left := sum(map(len, self._rows.values())):
             logger.error("%d rows could not be written before the end: the disk is full", left)
         if self._overfull is not None:
             raise self._overfull
 
     async def _write(self, kind: Kind) -> bool:
-        """Whether a segment of the oldest rows was written."""
+        """Whether a segment of the oldest rows was written. They are nobody else's meanwhile."""
         rows = self._rows[kind][:MOST_AT_ONCE]
+        del self._rows[kind][:MOST_AT_ONCE]
         self._due.pop(kind, None)
         if not rows:
             return True
@@ -90,6 +91,7 @@ class Outbox:
             now_ms = max(self.clock.now_ms(), max(map(_known_ms, rows)) if kind == "candles" else 0)
             await asyncio.to_thread(self.landing.write, kind, rows, now_ms, self.times.local_ms())
         except HomeUnwritable as error:
+            self._rows[kind][:0] = rows
             self._failed(error)
             return False
         finally:
@@ -99,9 +101,6 @@ class Outbox:
             logger.warning("the landing can be written again; nothing of what was kept in memory is lost")
             self.failures = 0
             self._due.update({each: 0.0 for each in KINDS if self._rows[each]})
-        del self._rows[kind][: len(rows)]
-        if not self._rows[kind]:
-            self._due.pop(kind, None)
         return True
 
     def _retry_at(self) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Times
 from hindsight.exchange.landing import Landing
-from hindsight.exchange.segments import BUCKETS, Row
+from hindsight.exchange.segments import BUCKETS, Kind, Row
 
 NOW = 1_717_200_000_000
 
@@ -117,3 +118,59 @@ def test_when_memory_is_full_too_the_oldest_trades_go_first_and_candles_end_the_
             await running
 
     asyncio.run(scene())
+
+
+class Slow(Landing):
+    """A landing whose writing takes until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, kind: Kind, rows: list[Row], venue_ms: int, written_ms: int) -> Path:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        return super().write(kind, rows, venue_ms, written_ms)
+
+
+@pytest.fixture
+def slow(outbox: Callable[[], Outbox], tmp_path: Path) -> Outbox:
+    box = outbox()
+    box.landing = Slow(tmp_path / "landing")
+    return box
+
+
+def test_what_is_being_written_is_not_what_overflows(slow: Outbox) -> None:
+    async def scene() -> None:
+        most = limits.MOST["trades"]
+        running = asyncio.create_task(slow.run())
+        slow.add("trades", [trade(number) for number in range(10)])
+        await until(slow.landing.begun.is_set)
+        slow.add("trades", [trade(number) for number in range(10, most + 11)])
+        assert slow.lost["trades"] == most // 10
+        slow.landing.go_on.set()
+        slow.end()
+        await running
+        ids = [row["trade_id"] for path in slow.landing.segments() for row in slow.landing.read(path).rows]
+        assert ids == [*range(10), *range(10 + most // 10, most + 11)]
+
+    asyncio.run(scene())
+
+
+def test_rows_that_come_in_during_the_last_writing_are_written_too(
+    slow: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        slow.add("trades", [trade(1)])
+        slow.end()
+        running = asyncio.create_task(slow.run())
+        await until(slow.landing.begun.is_set)
+        slow.add("candles", [candle(0)])
+        slow.add("trades", [trade(2)])
+        slow.landing.go_on.set()
+        await running
+        kinds = [slow.landing.read(path).kind for path in slow.landing.segments()]
+        assert sorted(kinds) == ["candles", "trades", "trades"]
+
+    asyncio.run(scene())
+    assert not caplog.records
