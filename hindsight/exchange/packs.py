@@ -5,14 +5,17 @@
 
 import gzip
 import json
+import logging
 import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hindsight.errors import HomeUnwritable
 from hindsight.exchange.landing import NAME, Landing, replace
 
+logger = logging.getLogger(__name__)
 HOUR_MS = 3_600_000
 BREATH_SEGMENTS = 50  # after so many the reader makes room for whoever else runs in this process
 
@@ -20,9 +23,10 @@ BREATH_SEGMENTS = 50  # after so many the reader makes room for whoever else run
 def pack(landing: Landing, before_ms: int) -> list[Path]:
     """Packs every whole hour that ended before `before_ms`; the packs that were written. Twice is once.
 
-    Raises HomeUnwritable on a full disk, leaving everything as it was.
+    A pack that is damaged is set aside, under its name and `.damaged`. Raises HomeUnwritable on a full disk, leaving
+    everything as it was.
     """
-    written = []
+    written: list[Path] = []
     for day in sorted(landing.archived.glob("????-??-??")):
         hours: dict[int, list[Path]] = {}
         for path in sorted(day.iterdir()):
@@ -30,7 +34,13 @@ def pack(landing: Landing, before_ms: int) -> list[Path]:
                 hours.setdefault(int(found[1]) // HOUR_MS, []).append(path)
         for hour, paths in hours.items():
             if (hour + 1) * HOUR_MS <= before_ms:
-                written.append(_pack_hour(day / f"{datetime.fromtimestamp(hour * 3600, UTC):%H}.jsonl.gz", paths))
+                path = day / f"{datetime.fromtimestamp(hour * 3600, UTC):%H}.jsonl.gz"
+                try:
+                    written.append(_pack_hour(path, paths))
+                except OSError as error:
+                    raise HomeUnwritable(
+                        f"{path} cannot be packed: {error}. What is in it stays where it is"
+                    ) from error
     return written
 
 
@@ -55,12 +65,29 @@ def unpack(pack: Path) -> dict[str, bytes]:
 
 def _pack_hour(pack: Path, paths: list[Path]) -> Path:
     # A process killed between writing and removing left both; a segment may also have been taken up late.
-    before = unpack(pack) if pack.exists() else {}
+    before = _unpack_or_set_aside(pack) if pack.exists() else {}
     loose = {path.name: path for path in paths}
     replace(pack, _packed(before, loose))
     for path in paths:
         path.unlink(missing_ok=True)
     return pack
+
+
+def _unpack_or_set_aside(pack: Path) -> dict[str, bytes]:
+    try:
+        return unpack(pack)
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+        aside = pack.with_name(f"{pack.name}.damaged")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = pack.with_name(f"{pack.name}.damaged-{number}")
+        pack.rename(aside)
+        logger.error(
+            "%s is damaged (%s: %s): it is kept as %s, and what came late to its hour is packed without it",
+            pack, type(error).__name__, error, aside.name,
+        )  # fmt: skip
+        return {}
 
 
 def _packed(before: dict[str, bytes], loose: dict[str, Path]) -> Iterator[bytes]:

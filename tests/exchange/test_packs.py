@@ -1,6 +1,9 @@
 """Packs: an hour of archived segments in one file, each byte for byte."""
 
+import gzip
 from pathlib import Path
+
+import pytest
 
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.packs import HOUR_MS, names, pack, unpack
@@ -49,3 +52,29 @@ def test_names_go_on_after_everything_was_packed(tmp_path: Path) -> None:
     again = Landing(landing.folder)
     row = {"symbol": "ETH/USDT", "venue": "binance", "trade_id": 1, "time_ms": NOW, "price": 1.5, "amount": 2.0}
     assert again.write("trades", [{**row, "side": "buy"}], NOW, NOW).name > names(path)[-1]
+
+
+@pytest.mark.parametrize("how", ["cut", "no gzip", "no name first", "a line that is no JSON"])
+def test_a_damaged_pack_is_set_aside_and_packing_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    landing, written = archived(tmp_path, NOW, NOW + 5, NOW + HOUR_MS)
+    later = list(written)[-1]
+    [path, _] = pack(landing, NOW + 2 * HOUR_MS)
+    whole = path.read_bytes()
+    damages = {
+        "cut": whole[: len(whole) // 2],
+        "no gzip": b"\x00" * 50,
+        "no name first": gzip.compress(b"{}\n"),
+        "a line that is no JSON": gzip.compress(b'{"segment":\n'),
+    }
+    for attempt in range(2):
+        path.write_bytes(damages[how])
+        late = path.parent / next(iter(written)).replace("-000000-", f"-00000{attempt + 7}-")
+        late.write_bytes(b"late\n")
+        assert pack(landing, NOW + 2 * HOUR_MS) == [path]
+        assert unpack(path) == {late.name: b"late\n"}
+    asides = sorted(each.name for each in path.parent.glob("*.damaged*"))
+    assert asides == ["00.jsonl.gz.damaged", "00.jsonl.gz.damaged-2"]
+    assert names(path.parent / "01.jsonl.gz") == [later]
+    assert len([each for each in caplog.messages if "is damaged" in each]) == 2
