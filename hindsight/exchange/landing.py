@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from hindsight.errors import HomeUnwritable, SegmentUnreadable
@@ -45,9 +46,6 @@ class Landing:
 
     def write(self, kind: Kind, rows: list[Row], venue_ms: int, written_ms: int) -> Path:
         """The new segment, on disk and named. Raises HomeUnwritable on a full disk, leaving nothing behind."""
-        if self._last is None:
-            for torn in self.folder.glob(".*.new"):  # by a process that was killed while writing
-                torn.unlink(missing_ok=True)
         self._catch_up()
         data = encode(Segment(kind=kind, venue_ms=venue_ms, written_ms=written_ms, rows=rows))
         assert self._last is not None
@@ -64,6 +62,12 @@ class Landing:
         if written_ms - self._cursor_ms >= CURSOR_EVERY_MS:
             self._write_cursor(written_ms)
         return path
+
+    def clear_torn(self) -> None:
+        """Removes what a feed that was killed while writing has left half; for the one process that writes here."""
+        own = (self.folder.glob(name) for name in (".*.jsonl.new", ".cursor.json.new"))
+        for torn in chain(*own, self.archived.glob("*/.*.new")):
+            torn.unlink(missing_ok=True)
 
     def segments(self) -> list[Path]:
         """What has landed and waits to be taken up, in the order written."""

@@ -171,8 +171,16 @@ def test_half_a_segment_of_a_killed_feed_is_cleared_away_and_never_read(landing:
     torn = landing.folder / f".00{NOW}-000001-candles.jsonl.new"
     torn.write_text('{"format":1')
     assert len(again(landing).segments()) == 1
-    again(landing).write("candles", [candle(1)], NOW, NOW)
-    assert not torn.exists()
+    cursor = landing.folder / ".cursor.json.new"
+    packed = landing.archived / "2024-06-01" / ".13.jsonl.gz.new"
+    packed.parent.mkdir(parents=True)
+    of_another = landing.folder / ".resume.json.new"
+    for path in (cursor, packed, of_another):
+        path.write_bytes(b"{")
+    next_feed = again(landing)
+    assert next_feed.newest(STREAM) is not None  # what a feed asks first
+    next_feed.clear_torn()
+    assert [path.exists() for path in (torn, cursor, packed, of_another)] == [False, False, False, True]
 
 
 def test_a_writer_and_a_reader_at_once_lose_nothing(landing: Landing) -> None:

@@ -184,7 +184,9 @@ async def run_feed(settings: Settings, times: Times, stop: asyncio.Event, *, hea
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        await Feed(settings, times, stop, hears_raw=hears_raw).run()
+        feed = Feed(settings, times, stop, hears_raw=hears_raw)
+        feed.landing.clear_torn()
+        await feed.run()
 
 
 def _live(settings: Settings) -> tuple[str, str]:
