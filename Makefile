@@ -20,7 +20,8 @@ test: $(VENV)/installed-dev ## Install, then run the linter, the type checker an
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	home=$$(mktemp -d) && DAGSTER_HOME=$$home $(BIN)/dg check defs; checked=$$?; rm -rf $$home; exit $$checked
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'not browser'
+	$(BIN)/pytest -m browser
 
 up: $(VENV)/installed ## Open the UI, record the market as it moves, predict and learn at every close
 	$(BIN)/hindsight up

@@ -15,44 +15,49 @@ from hindsight.health.findings import Finding, Kind
 from hindsight.health.report import Health, health
 from hindsight.settings import load
 
-QUESTIONS: dict[Kind, tuple[str, str]] = {
-    "candles": ("late_candles", "Which streams get their candles late, or not at all?"),
-    "order_book": ("late_order_books", "Which markets get their order book late, or not at all?"),
-    "inference_references": ("late_predictions", "Which models predict late, or not at all?"),
-    "checkpoints": ("late_checkpoints", "Which models learn late, or not at all?"),
+# The asset that each is asked of, and the kinds of findings that answer it.
+QUESTIONS: dict[str, tuple[str, tuple[Kind, ...], str]] = {
+    "late_candles": ("candles", ("candles",), "Which streams get their candles late, or not at all?"),
+    "late_feed": ("candles", ("feed", "connection"), "How old is what the feed heard last, and what is not connected?"),
+    "late_order_books": ("order_book", ("order_book",), "Which markets get their order book late, or not at all?"),
+    "late_predictions": (
+        "inference_references",
+        ("inference_references",),
+        "Which models predict late, or not at all?",
+    ),
+    "late_checkpoints": ("checkpoints", ("checkpoints",), "Which models learn late, or not at all?"),
 }
 BAD = ("late", "dead")
 
 
 @dg.multi_asset_check(
     name="health_checks",
-    specs=[dg.AssetCheckSpec(name, asset=kind, description=text) for kind, (name, text) in QUESTIONS.items()],
+    specs=[dg.AssetCheckSpec(name, asset=asset, description=text) for name, (asset, _, text) in QUESTIONS.items()],
     can_subset=True,
 )
 def health_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
     """How far the live path is behind the market at this moment."""
     settings = load()
     found = health(settings, venue_clock(settings.heartbeat_path)())
-    for kind, (name, _) in QUESTIONS.items():
-        key = dg.AssetCheckKey(dg.AssetKey(kind), name)
+    for name, (asset, kinds, _) in QUESTIONS.items():
+        key = dg.AssetCheckKey(dg.AssetKey(asset), name)
         if key in context.selected_asset_check_keys:
-            yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=key.name, **answer(found, kind))
+            yield dg.AssetCheckResult(asset_key=key.asset_key, check_name=key.name, **answer(found, kinds))
 
 
 def evaluations(found: Health) -> list[dg.AssetCheckEvaluation]:
     """The same answers, to be reported without a run."""
     return [
-        dg.AssetCheckEvaluation(asset_key=dg.AssetKey(kind), check_name=name, **answer(found, kind))
-        for kind, (name, _) in QUESTIONS.items()
+        dg.AssetCheckEvaluation(asset_key=dg.AssetKey(asset), check_name=name, **answer(found, kinds))
+        for name, (asset, kinds, _) in QUESTIONS.items()
     ]
 
 
-def answer(found: Health, kind: Kind) -> dict[str, Any]:
-    """Passed where nothing of this kind is late or dead; a warning where it is late, an error where it is dead."""
-    # Where the tables cannot be read, that is the answer.
-    findings = (
-        found.of(kind) if found.tables is not None else [each for each in found.of("home") if each.verdict in BAD]
-    )
+def answer(found: Health, kinds: Sequence[Kind]) -> dict[str, Any]:
+    """Passed where nothing of these kinds is late or dead; a warning where it is late, an error where it is dead."""
+    # Where the tables cannot be read, that is the answer to what only they could tell.
+    is_told = found.tables is not None or "feed" in kinds
+    findings = found.of(*kinds) if is_told else [each for each in found.of("home") if each.verdict in BAD]
     bad = [each for each in findings if each.verdict in BAD]
     is_dead = any(each.verdict == "dead" for each in bad)
     return {
@@ -63,7 +68,7 @@ def answer(found: Health, kind: Kind) -> dict[str, Any]:
             "moment": dg.MetadataValue.timestamp(found.now),
             **{verdict: sum(each.verdict == verdict for each in findings) for verdict in ("ok", "late", "dead", "off")},
             **_worst(findings),
-            **({"findings": as_table(found.frame(kind))} if found.of(kind) else {}),
+            **({"findings": as_table(found.frame(*kinds))} if found.of(*kinds) else {}),
         },
     }
 

@@ -55,7 +55,8 @@ def _facts(health: Health, tables: Standings) -> dict[str, Sequence[object]]:
 def _print_feed(console: Console, findings: Sequence[Finding]) -> None:
     """The feed itself, and a line per part; ages in seconds."""
     feed, *parts = findings
-    title = f"Feed: {_verdict(feed)}, heartbeat {_seconds(feed)} s old"
+    lost = feed.figures.get("lost_rows")
+    title = f"Feed: {_verdict(feed)}, heartbeat {_seconds(feed)} s old" + (f", {lost} rows lost" if lost else "")
     table = Table(
         title=title,
         title_justify="left",
@@ -74,6 +75,9 @@ def _print_feed(console: Console, findings: Sequence[Finding]) -> None:
         counts = (shown(part.figures.get(name)) for name in COUNTS)
         table.add_row(_without_venue(part.about), state, _seconds(part), *counts)
     console.print(table)
+    for part in parts:
+        if part.figures.get("refusals"):
+            console.print(f"refused of {part.about}: {part.figures['refusals']}", highlight=False)
 
 
 def _seconds(finding: Finding) -> str:

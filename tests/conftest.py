@@ -52,14 +52,6 @@ STORM_START = datetime(2024, 1, 31, 9, 30, tzinfo=UTC)
 STORM_CANDLES = 1300
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that drive a browser run where they are asked for: minutes each, and slower still beside others."""
-    if "browser" not in config.getoption("markexpr"):
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.skip(reason="drives a browser for minutes: pytest -m browser"))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of recorded market data; tests that need it are skipped where it is absent."""
@@ -247,6 +239,8 @@ def beat() -> Callable[..., None]:
         lasting: float = 600.0,
         started: float = 3600.0,
         local_ms: int = 1_700_000_000_000,
+        refused: dict[str, int] | None = None,
+        lost: dict[str, int] | None = None,
     ) -> None:
         names = [f"{stream} candles" for stream in settings.streams]
         names += [f"{symbol} {kind}" for symbol in settings.symbols for kind in ("trades", "order_book")]
@@ -258,9 +252,10 @@ def beat() -> Callable[..., None]:
         for part in parts:
             part.heard()
             part.state, part.times = (states or {}).get(part.name, "connected"), times
+            part.refused.update(refused or {})
         clock = VenueClock(lambda: 0.0, settings.venue_speed)
         clock.sync(to_ms(venue_now), 0.0, 0.0)
         settings.home.mkdir(parents=True, exist_ok=True)
-        write_heartbeat(settings.heartbeat_path, local_ms - int(1000 * started), clock, times, parts, {})
+        write_heartbeat(settings.heartbeat_path, local_ms - int(1000 * started), clock, times, parts, lost or {})
 
     return write

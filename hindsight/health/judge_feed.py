@@ -29,7 +29,8 @@ def judge_feed(beat: Beat | None, now: Now) -> Finding:
         return calls("feed", "feed", "dead", sentence, figures)
     if not beat.parts:
         return follows("feed", "feed", "late", "The feed is starting.", figures)
-    return ok("feed", "feed", "It writes its heartbeat.", figures)
+    lost = ", ".join(f"{count} {kind}" for kind, count in beat.lost.items())
+    return ok("feed", "feed", f"It runs; rows lost for want of room: {lost}." if lost else "It runs.", figures)
 
 
 def judge_part(name: str, beat: Beat | None, feed: Finding, now: Now) -> Finding:
@@ -85,6 +86,7 @@ def _figures(part: PartBeat, here_ms: float) -> dict[str, float | int | str | No
         "age": None if part.last_message_ms is None else (here_ms - part.last_message_ms) / 1000,
         "messages": part.messages,
         "refused": sum(part.refused.values()),
+        "refusals": ", ".join(f"{count} {reason}" for reason, count in part.refused.items()) or None,
         "reconnects": part.reconnects,
         "filled": part.filled,
         "missing": part.missing,

@@ -40,13 +40,13 @@ class Health:
         """Whether a feed ever ran in this home."""
         return bool(self.findings)
 
-    def of(self, kind: Kind) -> list[Finding]:
-        """The findings of one kind."""
-        return [each for each in self.findings if each.kind == kind]
+    def of(self, *kinds: Kind) -> list[Finding]:
+        """The findings of these kinds."""
+        return [each for each in self.findings if each.kind in kinds]
 
-    def frame(self, kind: Kind) -> pl.DataFrame:
-        """The findings of one kind as a table with a column per figure, the worst first."""
-        found = sorted(self.of(kind), key=lambda each: WORST_FIRST.index(each.verdict))
+    def frame(self, *kinds: Kind) -> pl.DataFrame:
+        """The findings of these kinds as a table with a column per figure, the worst first."""
+        found = sorted(self.of(*kinds), key=lambda each: WORST_FIRST.index(each.verdict))
         rows = [{"verdict": f.verdict, "about": f.about, **f.figures, "sentence": f.sentence} for f in found]
         return pl.DataFrame(rows, infer_schema_length=None)
 

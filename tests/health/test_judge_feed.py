@@ -47,6 +47,17 @@ def test_a_feed_that_writes_its_heartbeat_is_alive(beat_of: Callable[..., Beat])
     assert found.figures["age"] == 0.5
 
 
+def test_rows_that_the_feed_had_no_room_for_are_told_by_kind(beat_of: Callable[..., Beat]):
+    found = judge_feed(beat_of(lost={"order_book": 7, "trades": 2}), now())
+    assert found.sentence == "It runs; rows lost for want of room: 7 order_book, 2 trades."
+    assert found.figures["lost_rows"] == 9
+
+
+def test_what_a_part_refused_is_told_by_reason(beat_of: Callable[..., Beat]):
+    found = part(beat_of(refused={"not json": 2, "negative size": 1}))
+    assert (found.figures["refused"], found.figures["refusals"]) == (3, "2 not json, 1 negative size")
+
+
 def test_a_feed_that_stopped_writing_is_dead_and_says_how_it_is_started(beat_of: Callable[..., Beat]):
     found = judge_feed(beat_of(), now(300))
     assert judged(found) == ("dead", True)

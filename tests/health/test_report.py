@@ -158,7 +158,8 @@ def test_books_of_several_venues_are_looked_for_under_any_of_their_names(live: S
 def test_status_prints_every_stream_every_part_and_whom_it_needs_in_eighty_columns(
     live: Settings, beat: Callable[..., None], end
 ):
-    beat(live, end + SECOND, states={"ETH/USDT trades": "down"}, lasting=90)
+    refused = {"not json": 2, "negative size": 1}
+    beat(live, end + SECOND, states={"ETH/USDT trades": "down"}, lasting=90, refused=refused, lost={"order_book": 7})
     console = Console(width=80, record=True, file=None, force_terminal=False)
     with console.capture() as said:
         print_live(health(live, end + SECOND), console)
@@ -166,7 +167,8 @@ def test_status_prints_every_stream_every_part_and_whom_it_needs_in_eighty_colum
     assert "Live (seconds after the close: p50 / p95)" in printed
     assert "0.40 / 0.49" in printed  # stored
     assert "0.80 / 0.89" in printed  # predicted
-    assert "Feed: ok, heartbeat 0.0 s old" in printed
+    assert "Feed: ok, heartbeat 0.0 s old, 7 rows lost" in printed
+    assert "refused of ETH/USDT trades: 2 not json, 1 negative size" in printed
     for part in ("ETH/USDT 1m candles", "ETH/USDT trades", "ETH/USDT order book"):
         assert part in printed
     assert "dead connection ETH/USDT trades: Not connected for 90 s" in printed

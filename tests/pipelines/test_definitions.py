@@ -30,6 +30,7 @@ CHECKS = {
         "candles_standing_twice",
         "holes_not_in_gaps",
         "late_candles",
+        "late_feed",
         "malformed_candles",
         "missing_candles",
     },

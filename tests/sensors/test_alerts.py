@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets.health_checks import QUESTIONS
 from hindsight.errors import HistoryOutOfOrder
 from hindsight.health.alerts import standing
 from hindsight.health.findings import Finding, calls, follows, ok
@@ -217,9 +218,7 @@ def test_a_tick_looks_at_the_real_home_and_takes_a_moment(
     first = freshness.evaluate_tick(dg.build_sensor_context(instance=instance))
     assert first.run_requests == []
     assert "the feed dead" in (first.skip_message or "")
-    assert {event.check_name for event in first.asset_events} == {
-        *("late_candles", "late_order_books", "late_predictions", "late_checkpoints")
-    }
+    assert {event.check_name for event in first.asset_events} == set(QUESTIONS)
     second = freshness.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=first.cursor))
     assert (second.skip_message or "").endswith("told: trouble with the feed")
     assert second.asset_events == []
