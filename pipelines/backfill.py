@@ -20,7 +20,9 @@ from assets.partitions import note_streams
 from hindsight.errors import HindsightError
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
-from pipelines.instance import PID, open_instance
+from pipelines.instance import open_instance
+from pipelines.processes import Process
+from pipelines.run_process import PID
 from resources.progress import Listener, Progress
 
 
@@ -106,7 +108,7 @@ def run_job(stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInP
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
         instance=dg.DagsterInstance.get(),
-        tags={**range_tags(stream, window), PID: str(os.getpid())},
+        tags={**range_tags(stream, window), PID: str(Process.this())},
         resources={"progress": Progress(listener)},
     )
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import dagster as dg
 
 from hindsight.settings import Settings
-from pipelines.processes import Process
+from pipelines.run_process import close_dead
 
 logger = logging.getLogger(__name__)
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORKSPACE = CHECKOUT / "workspace.yaml"
-PID = "hindsight/pid"  # run tag: the process that a run of the command line lives in
 SEAL = "# As written by hindsight, "  # opens the last line: the digest of those above, so that an edit shows
 # The file that version 0.1.0 copied into homes, unsealed.
 UNSEALED = "5a329d62b8c5103e0db21bb7dc960b1600b9b6dfba7aa28416bae94c2fd95e75"
@@ -45,9 +44,7 @@ def open_instance(settings: Settings) -> dg.DagsterInstance:
     """The instance, its databases created, and free of runs whose process is gone."""
     prepare(settings)
     instance = dg.DagsterInstance.get()
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])):
-        if PID in run.tags and not Process.of(int(run.tags[PID])).is_alive:
-            instance.report_run_failed(run, "the process of this run was killed; the same command goes on from there")
+    close_dead(instance)
     return instance
 
 

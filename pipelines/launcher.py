@@ -11,14 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagster import DagsterRun, DefaultRunLauncher
-from dagster._core.events import DagsterEventType
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import serialize_value
 
-from pipelines.instance import PID
-from pipelines.processes import Process
-from pipelines.warm import Request, TemplateUnavailable, Worker, ask, folder_of
+from pipelines.run_process import process_of, worker_of
+from pipelines.warm import Request, TemplateUnavailable, ask, folder_of
 from pipelines.worker import report_gone
 
 logger = logging.getLogger("dagster.warm_launcher")  # below `dagster`, whose log the daemon and the webserver show
@@ -55,7 +53,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        worker = self._worker(run_id)
+        worker = worker_of(self._instance, run_id)
         if worker is None and GRPC_INFO_TAG in run.tags:
             return super().terminate(run_id)
         self._instance.report_run_canceling(run)
@@ -71,28 +69,12 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the process of the run lives, wherever it was started on this machine."""
-        process = self._process(run)
+        process = process_of(self._instance, run)
         if process is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "nobody has noted which process it runs in")
         if process.is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(process.pid))
         return CheckRunHealthResult(WorkerStatus.FAILED, f"its process (pid {process.pid}) is gone")
-
-    def _worker(self, run_id: str) -> Worker | None:
-        return Worker.read(folder_of(self._instance.root_directory) / "runs" / run_id)
-
-    def _process(self, run: DagsterRun) -> Process | None:
-        """From the record of a forked run, the tag of a run of the command line, or what the run said as it began."""
-        worker = self._worker(run.run_id)
-        if worker is not None:
-            return worker.process
-        if PID in run.tags:
-            return Process.of(int(run.tags[PID]))
-        for event in self._instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
-            data = event.get_dagster_event().engine_event_data
-            if "pid" in data.metadata:
-                return Process.of(int(str(data.metadata["pid"].value)))
-        return None
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> "WarmRunLauncher":

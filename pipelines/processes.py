@@ -1,14 +1,22 @@
-"""Processes of this machine, told apart by id and start time: the kernel gives the id of a dead one to another."""
+"""Processes of this machine, told apart by id, start time and boot: the kernel gives an id that is free to another."""
 
 import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+CLOCK_STEP_SECONDS = 60.0  # by which this machine's clock may have been set since something was noted
+
+
+def booted_at() -> float:
+    """When this machine was last started, in seconds since 1970; 0 where that cannot be told."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform.startswith("linux") else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +25,23 @@ class Process:
 
     pid: int
     started: int  # clock ticks after boot; -1 where that cannot be told
+    boot: str = field(default_factory=lambda: _boot())
+
+    def __str__(self) -> str:
+        """What to note, to know it again by `noted`."""
+        return f"{self.pid} {self.started} {self.boot}".strip()
+
+    @classmethod
+    def noted(cls, note: str, at: float) -> "Process":
+        """The process that `note` names. Where that gives only its id, as Dagster does: the one that had it at `at`, in
+        seconds since 1970, when it was noted.
+        """
+        pid, *rest = note.split()
+        if rest:
+            return cls(int(pid), int(rest[0]), *rest[1:2])
+        found = cls.of(int(pid))
+        began = booted_at() + found.started / os.sysconf("SC_CLK_TCK")
+        return cls(found.pid, -1) if began > at + CLOCK_STEP_SECONDS else found
 
     @classmethod
     def of(cls, pid: int) -> "Process":
@@ -35,7 +60,7 @@ class Process:
         if not sys.platform.startswith("linux"):
             return _exists(self.pid)
         started = _started(self.pid)
-        return started is not None and started == self.started
+        return started is not None and started == self.started and self.boot == _boot()
 
     def send(self, number: signal.Signals) -> bool:
         """Sends a signal; False where the process has ended."""
@@ -69,6 +94,15 @@ def _started(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+@cache
+def _boot() -> str:
+    """The kernel's name for the time since this machine was last started; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _exists(pid: int) -> bool:

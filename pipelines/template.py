@@ -239,7 +239,7 @@ def main(folder: Path, owner: Process) -> None:
         else:
             break
     os.ftruncate(lock, 0)
-    os.pwrite(lock, json.dumps([os.getpid(), Process.this().started]).encode(), 0)
+    os.pwrite(lock, str(Process.this()).encode(), 0)
     template = Template(folder, owner, lock)
     for name in (*IMPORTED, *(["pipelines.postgres"] if load().postgres_url else [])):
         importlib.import_module(name)

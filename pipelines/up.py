@@ -21,7 +21,8 @@ from hindsight.errors import AlreadyRunning
 from hindsight.settings import Settings
 from pipelines import warm
 from pipelines.feeding import has_venue, market_parts
-from pipelines.instance import CHECKOUT, PID, open_instance
+from pipelines.instance import CHECKOUT, open_instance
+from pipelines.run_process import PID
 from pipelines.supervise import Part, Supervisor
 
 LOCATION = "hindsight"

@@ -54,7 +54,7 @@ class Worker:
         """Puts the record down whole; False where there is one already: the run has a process."""
         self.read(path)  # which removes one that says nothing
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps([self.process.pid, self.process.started, self.instance]))
+        draft.write_text(json.dumps([str(self.process), self.instance]))
         try:
             os.link(draft, path)
         except FileExistsError:
@@ -67,11 +67,11 @@ class Worker:
     def read(cls, path: Path) -> "Worker | None":
         """The record; None where there is none. One that a power cut has left empty or torn is removed."""
         try:
-            pid, started, instance = json.loads(path.read_text())
-            return cls(process=Process(int(pid), int(started)), instance=str(instance))
+            process, instance = json.loads(path.read_text())
+            return cls(process=Process.noted(process, at=path.stat().st_mtime), instance=str(instance))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             path.unlink(missing_ok=True)
             return None
 
@@ -183,9 +183,8 @@ def workers(folder: Path) -> dict[str, Worker]:
 def _named(record: str) -> Process:
     """The process that a template wrote into its lock."""
     try:
-        pid, started = json.loads(record)
-        return Process(int(pid), int(started))
-    except (ValueError, TypeError):
+        return Process.noted(record, at=time.time())
+    except ValueError:
         return UNNAMED
 
 

@@ -5,7 +5,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, MetadataValue
 from dagster._core.code_pointer import CodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._core.definitions.repository_definition import RepositoryDefinition
@@ -19,6 +19,7 @@ from dagster._utils.interrupts import capture_interrupts
 from pipelines.processes import Process
 from pipelines.warm import Request, Worker
 
+PROCESS = "process"  # in the metadata of a run's first event: what names the process
 LOADED: dict[CodePointer, RepositoryDefinition] = {}  # by the template, before it forked
 
 
@@ -51,7 +52,9 @@ def _execute(instance: DagsterInstance, run_id: str) -> int:
     if run is None or run.job_code_origin is None:
         raise RuntimeError(f"run {run_id} is not in the instance's storage, or does not say which code it runs")
     pid, code, job = os.getpid(), 0, _job(run.job_code_origin)
-    instance.report_engine_event(f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid))
+    # What Dagster notes of a process, and by what else it is known again where another has its id.
+    noted = {**EngineEventData.in_process(pid).metadata, PROCESS: MetadataValue.text(str(Process.this()))}
+    instance.report_engine_event(f"Started process for run (pid: {pid}).", run, EngineEventData(metadata=noted))
     try:
         for _ in core_execute_run(job, run, instance, inject_env_vars=True):
             pass

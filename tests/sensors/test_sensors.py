@@ -120,6 +120,15 @@ def test_while_a_run_is_in_flight_no_second_one_starts(instance: dg.DagsterInsta
     assert requested(tick(instance))
 
 
+def test_a_run_that_was_created_and_never_launched_is_waited_for_no_longer_than_a_launch_takes(
+    instance: dg.DagsterInstance,
+):
+    run = create_run_for_test(instance, job_name="advance", status=dg.DagsterRunStatus.NOT_STARTED)
+    now = datetime.now(UTC)
+    assert reason_to_wait(instance, "advance", now) == f"run {run.run_id[:8]} is in flight"
+    assert reason_to_wait(instance, "advance", now + timedelta(minutes=3)) is None
+
+
 def test_after_failures_in_a_row_the_next_run_waits_longer_and_longer(instance: dg.DagsterInstance):
     for _ in range(3):
         run = create_run_for_test(instance, job_name="advance", status=dg.DagsterRunStatus.STARTED)
