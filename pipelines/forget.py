@@ -2,32 +2,45 @@
 
     python -m pipelines.forget
 
-What a person started stays, and what failed; and the run that last made each partition of each asset, without which
-that would count as never made. Nothing of it touches the tables: they remember every step by themselves.
+What a person started stays; what failed stays for a month, as the ticks do that failed; and so does the run that last
+made each partition of each asset, without which that would count as never made. Nothing of it touches the tables: they
+remember every step by themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.events import DagsterEventType
 from dagster._core.storage.tags import SENSOR_NAME_TAG
 
-RUNS_KEPT = 2000
+RUNS_KEPT = 2000  # of each sort: those that ended well or were canceled, and those that failed
+FAILED_KEPT = timedelta(days=30)  # long enough to be looked into; `retention` in dagster.yaml keeps their ticks as long
+WELL = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED)
+FAILED = (dg.DagsterRunStatus.FAILURE,)
 AT_ONCE = 200
 
 
-def forget(instance: dg.DagsterInstance, kept: int = RUNS_KEPT) -> int:
-    """Deletes all but the newest `kept` of the runs that sensors started and that ended well; how many there were."""
+def forget(instance: dg.DagsterInstance, now: datetime, kept: int = RUNS_KEPT) -> int:
+    """Deletes, of the runs that sensors started, all but the newest `kept` of each sort, and those that failed long
+    before `now`; returns how many there were.
+    """
     needed = set(_newest_makers(instance))
-    old = [run_id for run_id in _ended_well(instance, kept) if run_id not in needed]
-    for run_id in old:
+    old = {*_by_sensors(instance, WELL, kept), *_by_sensors(instance, FAILED, kept)}
+    old |= set(_by_sensors(instance, FAILED, 0, before=now - FAILED_KEPT))
+    for run_id in old - needed:
         instance.delete_run(run_id)
-    return len(old)
+    return len(old - needed)
 
 
-def _ended_well(instance: dg.DagsterInstance, beyond: int) -> Iterator[str]:
-    """Ids of runs that sensors started and that ended well, newest first, without the first `beyond`."""
-    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED])
+def _by_sensors(
+    instance: dg.DagsterInstance,
+    statuses: Sequence[dg.DagsterRunStatus],
+    beyond: int,
+    before: datetime | None = None,
+) -> Iterator[str]:
+    """Ids of runs that sensors started and that ended so, newest first, without the first `beyond`."""
+    wanted = dg.RunsFilter(statuses=statuses, updated_before=before)
     cursor, seen = None, 0
     while runs := instance.get_runs(wanted, cursor=cursor, limit=AT_ONCE):
         for run in runs:
@@ -50,6 +63,6 @@ def _newest_makers(instance: dg.DagsterInstance) -> Iterator[str]:
 
 if __name__ == "__main__":
     with dg.DagsterInstance.get() as opened:
-        forgotten = forget(opened)
+        forgotten = forget(opened, datetime.now(UTC))
         if forgotten:
             print(f"forgot {forgotten} old runs that sensors had started")

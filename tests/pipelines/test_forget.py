@@ -1,12 +1,13 @@
 """Old runs are forgotten, except those that a person or the UI still needs."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.tags import SENSOR_NAME_TAG
 
 from hindsight.settings import load
-from pipelines.forget import forget
+from pipelines.forget import FAILED_KEPT, forget
 from pipelines.instance import open_instance
 
 BY_SENSOR = {SENSOR_NAME_TAG: "candle_closed"}
@@ -52,9 +53,28 @@ def test_the_oldest_runs_of_sensors_go_and_what_anybody_needs_stays(home: Path) 
         newest_of_february = make("february")
         new = [run(idle, BY_SENSOR) for _ in range(2)]
 
-        assert forget(instance, kept=3) == 4
+        assert forget(instance, datetime.now(UTC), kept=3) == 4
         left = {each.run_id for each in instance.get_runs()}
         assert left == {by_hand, failed, newest_of_january, newest_of_february, *new}
         assert not left & {superseded, *old}
         assert instance.get_materialized_partitions(monthly.key) == {"january", "february"}
-        assert forget(instance, kept=3) == 0
+        assert forget(instance, datetime.now(UTC), kept=3) == 0
+
+
+def test_what_failed_goes_after_a_month_or_when_too_much_has_failed_since(home: Path) -> None:
+    with open_instance(load()) as instance:
+        by_hand, *failed = [
+            broken.execute_in_process(instance=instance, tags=tags, raise_on_error=False).run_id
+            for tags in ({}, BY_SENSOR, BY_SENSOR, BY_SENSOR)
+        ]
+        canceled = instance.create_run_for_job(idle, tags=BY_SENSOR)
+        instance.report_run_canceled(canceled)
+        now = datetime.now(UTC)
+
+        assert forget(instance, now + FAILED_KEPT - timedelta(days=1)) == 0
+        assert forget(instance, now, kept=1) == 2
+        assert {each.run_id for each in instance.get_runs()} == {by_hand, failed[-1], canceled.run_id}
+        assert forget(instance, now + FAILED_KEPT + timedelta(days=1)) == 1
+        assert {each.run_id for each in instance.get_runs()} == {by_hand, canceled.run_id}
+        assert forget(instance, now, kept=0) == 1
+        assert {each.run_id for each in instance.get_runs()} == {by_hand}
