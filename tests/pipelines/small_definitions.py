@@ -114,6 +114,21 @@ def counting() -> None:
     count_imports()
 
 
+@dg.sensor(job_name="noting", minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING)
+def asked() -> dg.SensorResult | dg.SkipReason:
+    """At every tick a run for each line of the file `asked` in the home, with the line as run key; and a note of it."""
+    file = Path(os.environ["HINDSIGHT_HOME"], "asked")
+    if not file.exists():
+        return dg.SkipReason("nobody has asked")
+    config = {"ops": {"note": {"config": {"path": str(file.with_name("noted"))}}}}
+    requests = [dg.RunRequest(run_key=line, run_config=config) for line in file.read_text().splitlines()]
+    with file.with_name("ticks").open("a") as ticks:
+        ticks.write("tick\n")
+    return dg.SensorResult(run_requests=requests)
+
+
 defs = dg.Definitions(
-    jobs=[noting, waiting, failing, vanishing, computing, computing_on_gpu, counting], executor=dg.in_process_executor
+    sensors=[asked],
+    jobs=[noting, waiting, failing, vanishing, computing, computing_on_gpu, counting],
+    executor=dg.in_process_executor,
 )
