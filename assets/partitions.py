@@ -105,11 +105,13 @@ def stretches(
 
 
 def _backfill_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterable[str]:
+    """What the backfill of `run` asks of assets that are partitioned by stream; the order book's runs are others."""
     backfill = instance.get_backfill(run.tags[BACKFILL]) if BACKFILL in run.tags else None
     if backfill is None or backfill.asset_backfill_data is None:
         return []
     subsets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key.values()
-    return {key for subset in subsets for key in subset.get_partition_keys()}
+    asked = [set(subset.get_partition_keys()) for subset in subsets]
+    return {key for keys in asked if any(map(STREAM_MONTHS.has_partition_key, keys)) for key in keys}
 
 
 def _months_by_stream(keys: Iterable[str]) -> dict[Stream, set[datetime]]:

@@ -8,6 +8,7 @@ from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from assets.partitions import (
+    MARKET_MONTHS,
     SETTINGS,
     STREAM_MONTHS,
     Stretch,
@@ -94,12 +95,25 @@ def test_a_run_covers_the_earlier_months_of_its_backfill(months: list[str], expe
         assert stretches(run, instance, None, None, NOW) == expected
 
 
+def test_a_backfill_that_asks_for_order_books_too_covers_the_earlier_months_of_the_streams() -> None:
+    markets = MARKET_MONTHS.subset_with_partition_keys(
+        [MARKET_MONTHS.get_partition_key_from_str(f"{FIRST.venue} {FIRST.symbol}|2024-01")]
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        months = [f"{month}|{FIRST}" for month in ("2024-02", "2024-03")]
+        instance.add_backfill(_backfill("mixed", months, {dg.AssetKey("order_book"): markets}))
+        run = dg.DagsterRun(job_name="backfill", tags={**_only("2024-03"), "dagster/backfill": "mixed"})
+        assert stretches(run, instance, None, None, NOW) == [stretch(FIRST, at(2), at(4))]
+
+
 def _only(month: str) -> dict[str, str]:
     key = f"{month}|{FIRST}"
     return {"dagster/asset_partition_range_start": key, "dagster/asset_partition_range_end": key}
 
 
-def _backfill(name: str, keys: list[str]) -> PartitionBackfill:
+def _backfill(
+    name: str, keys: list[str], others: dict[dg.AssetKey, dg.PartitionsSubset] | None = None
+) -> PartitionBackfill:
     subset = STREAM_MONTHS.subset_with_partition_keys(keys)
     target = dg.AssetKey("candles")
     return PartitionBackfill(
@@ -108,18 +122,18 @@ def _backfill(name: str, keys: list[str]) -> PartitionBackfill:
         from_failure=False,
         tags={},
         backfill_timestamp=NOW.timestamp(),
-        asset_selection=[target],
+        asset_selection=[target, *(others or {})],
         asset_backfill_data=AssetBackfillData.empty(
-            _graph_subset(target, subset), NOW.timestamp(), dynamic_partitions_store=None
+            _graph_subset({target: subset, **(others or {})}), NOW.timestamp(), dynamic_partitions_store=None
         ),
     )
 
 
-def _graph_subset(target: dg.AssetKey, subset):
+def _graph_subset(subsets: dict[dg.AssetKey, dg.PartitionsSubset]):
     from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset  # noqa: F401
     from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 
-    return AssetGraphSubset(partitions_subsets_by_asset_key={target: subset})
+    return AssetGraphSubset(partitions_subsets_by_asset_key=subsets)
 
 
 def test_range_tags_name_every_partition_that_a_window_touches() -> None:
