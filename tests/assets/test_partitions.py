@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.subset import PartitionsSubset
 from dagster._core.execution.asset_backfill import AssetBackfillData
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
@@ -112,7 +113,7 @@ def _only(month: str) -> dict[str, str]:
 
 
 def _backfill(
-    name: str, keys: list[str], others: dict[dg.AssetKey, dg.PartitionsSubset] | None = None
+    name: str, keys: list[str], others: dict[dg.AssetKey, PartitionsSubset] | None = None
 ) -> PartitionBackfill:
     subset = STREAM_MONTHS.subset_with_partition_keys(keys)
     target = dg.AssetKey("candles")
@@ -129,7 +130,7 @@ def _backfill(
     )
 
 
-def _graph_subset(subsets: dict[dg.AssetKey, dg.PartitionsSubset]):
+def _graph_subset(subsets: dict[dg.AssetKey, PartitionsSubset]):
     from dagster._core.asset_graph_view.serializable_entity_subset import SerializableEntitySubset  # noqa: F401
     from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 
