@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,6 +40,7 @@ class Beat:
     speed: float  # seconds that pass at the venue in one of ours
     lost: Mapping[str, int]  # rows given up for want of room, by kind
     parts: Mapping[str, PartBeat]
+    is_wanted: bool = True  # False: `hindsight up` runs without a feed, and this is what the last one left
 
     def age_seconds(self, now: datetime) -> float:
         """Seconds of ours since it was written; `now` is the venue's clock, carried on from this very beat."""
@@ -56,6 +58,7 @@ def read_beat(path: Path) -> Beat | None:
         return Beat(
             **{name: beat[name] for name in ("pid", "started_ms", "written_ms", "venue_ms", "speed")},
             lost=beat.get("lost", {}),
+            is_wanted=bool(beat.get("is_wanted", True)),
             parts={
                 name: PartBeat(
                     name=name, **{key: part[key] for key in PartBeat.__dataclass_fields__ if key != "name"}
@@ -68,3 +71,14 @@ def read_beat(path: Path) -> Beat | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("%s cannot be read: %s", path, error)
         return None
+
+
+def expect_none(path: Path) -> None:
+    """Notes in the heartbeat that no feed is to run; one that starts all the same writes its own over it."""
+    try:
+        beat = json.loads(path.read_bytes()) | {"is_wanted": False}
+    except (OSError, ValueError, TypeError):  # none ever ran, or what it left says nothing
+        return
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(beat))
+    draft.replace(path)

@@ -1,7 +1,7 @@
 """How the feed fares: the process, each of its connections, and the disk that it writes to. Pure."""
 
 from hindsight.exchange.heartbeat import Beat, PartBeat
-from hindsight.health.findings import Finding, Now, calls, follows, ok, span
+from hindsight.health.findings import Finding, Now, calls, follows, off, ok, span
 
 BEAT_SECONDS = 10.0  # the feed writes one every second
 PATIENCE_SECONDS = 60.0  # for what heals by itself: a connection made anew, a feed that has just started
@@ -15,6 +15,8 @@ def judge_feed(beat: Beat | None, now: Now) -> Finding:
         return calls("feed", "feed", "dead", "feed.json cannot be read: restart `hindsight up`.", {})
     age, runs = beat.age_seconds(now.at), (beat.written_ms - beat.started_ms) / 1000
     figures = {"age": age, "lost_rows": sum(beat.lost.values()), "pid": beat.pid}
+    if age > BEAT_SECONDS and not beat.is_wanted:
+        return off("feed", "feed", "`hindsight up` was started without a feed.", figures)
     if age > BEAT_SECONDS:
         sentence = (
             f"The feed wrote feed.json last {span(age)} ago: it does not run, or cannot write. Start `hindsight up`, "

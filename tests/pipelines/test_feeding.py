@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
+from hindsight.exchange.heartbeat import expect_none
+from hindsight.health.report import health
 from hindsight.market.streams import to_ms
 from hindsight.settings import Settings
 from pipelines.feeding import VENUE_URL, has_venue, market_parts, note_positions
@@ -53,3 +55,22 @@ def test_a_venue_that_starts_again_has_its_address_and_its_clock_has_gone_on(
 def test_what_a_source_needs(venue_home: Settings, source: str, url: str, names: list[str]) -> None:
     settings = venue_home.model_copy(update={"source": source, "venue_url": url})
     assert [part.name for part in market_parts(settings, print)] == names
+
+
+def test_where_no_feed_is_to_run_a_dead_one_calls_nobody_until_the_next_one_runs(
+    venue_home: Settings, copy_home: Callable[..., Settings], beat: Callable[..., None]
+) -> None:
+    settings, noon = copy_home(venue_home), datetime(2024, 3, 2, 12, tzinfo=UTC)
+
+    def calling(minutes: int) -> list[str]:
+        found = health(settings, noon + timedelta(minutes=minutes)).findings
+        return [each.name for each in found if each.kind in ("feed", "connection", "candles") and each.needs_a_person]
+
+    expect_none(settings.heartbeat_path)
+    assert not settings.heartbeat_path.exists()
+    beat(settings, noon)
+    assert calling(minutes=5) == ["the feed"]
+    expect_none(settings.heartbeat_path)
+    assert calling(minutes=5) == []
+    beat(settings, noon)
+    assert calling(minutes=5) == ["the feed"]

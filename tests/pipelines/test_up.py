@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -170,14 +171,18 @@ def test_with_the_stock_launcher_it_works_too_and_nothing_outlives_its_death(
         until(lambda: not up.processes(), f"nothing is left of {up.processes()}", 60)
 
 
-def test_an_archive_needs_no_feed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_needs_no_feed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beat: Callable[..., None]
+) -> None:
     monkeypatch.setenv("HINDSIGHT_SOURCE", f"archive:{tmp_path}")
     prepare(load())
+    beat(load(), datetime.now(UTC))  # of a feed that ran here once
     with running(home, tmp_path) as up:
         until(up.answers, "the UI answers", SECONDS)
         assert f"no feed: nothing new comes out of archive:{tmp_path}" in up.said
         assert up.part("feed") is None
         assert up.part("venue") is None
+        assert not json.loads(load().heartbeat_path.read_text())["is_wanted"]
         up.process.send_signal(signal.SIGTERM)
         assert up.process.wait(60) == 0
         until(lambda: not up.processes(), f"nothing is left of {up.processes()}", 5)
