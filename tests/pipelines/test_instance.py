@@ -1,8 +1,12 @@
 """The instance's dagster.yaml follows the settings until a person edits it; and where the instance keeps things."""
 
+import json
 import logging
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,9 +16,10 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.utils import make_new_run_id
 
 from hindsight.settings import load
-from pipelines.instance import CHECKOUT, instance_yaml, open_instance, prepare
+from pipelines.instance import CHECKOUT, WORKSPACE, instance_yaml, open_instance, prepare
 from pipelines.launcher import WarmRunLauncher
 from pipelines.sqlite import OPEN_FILES
+from tests.pipelines.conftest import LAUNCH, until
 
 
 def test_the_file_is_that_of_the_settings_and_follows_them(home: Path) -> None:
@@ -64,11 +69,39 @@ def test_no_address_of_a_database_is_written_to_disk(home: Path) -> None:
     assert "secret" not in (prepare(settings) / "dagster.yaml").read_text()
 
 
-def test_both_files_differ_in_nothing_but_the_storage() -> None:
-    lines = [(CHECKOUT / name).read_text().splitlines() for name in ("dagster.yaml", "dagster.postgres.yaml")]
-    without = [[line for line in each if line in lines[0] and line in lines[1]] for each in lines]
-    assert without[0] == without[1]
-    assert len(lines[0]) - len(without[0]) <= 6
+def test_dagster_dev_works_where_nothing_is_set_and_its_runs_are_forked(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME")
+    here = tmp_path / "like the checkout"
+    here.mkdir()
+    (here / "dagster.yaml").write_text((CHECKOUT / "dagster.yaml").read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-p", str(port)]
+    selector = {"repositoryLocationName": "hindsight", "repositoryName": "__repository__", "jobName": "health"}
+    launch = {"query": LAUNCH, "variables": {"params": {"selector": selector, "runConfigData": {}}}}
+    with (tmp_path / "output").open("wb") as file, subprocess.Popen(command, cwd=here, stdout=file, stderr=file) as dev:
+        try:
+            until(lambda: "launchRun" in asked(port, launch), f"a run is launched: {(tmp_path / 'output').read_text()}")
+            ended = {"query": "{ runsOrError { ... on Runs { results { status } } } }"}
+            until(lambda: "SUCCESS" in json.dumps(asked(port, ended)), f"it has ended well: {asked(port, ended)}")
+        finally:
+            dev.send_signal(signal.SIGINT)
+            dev.wait(60)
+    assert "the run starts the stock way" not in (tmp_path / "output").read_text()
+    assert [path.name for path in here.iterdir()] == ["dagster.yaml"]
+
+
+def asked(port: int, query: dict[str, object]) -> dict[str, object]:
+    """What the UI's server answers; nothing while it does not."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/graphql", json.dumps(query).encode())
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)["data"]
+    except OSError:
+        return {}
 
 
 def test_ticks_are_not_kept_for_ever_and_nobody_is_told_of_them(home: Path) -> None:
