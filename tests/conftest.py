@@ -227,7 +227,7 @@ def sink() -> Iterator[Sink]:
         thread.join()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def beat() -> Callable[..., None]:
     """Writes the feed's heartbeat: every part in a state, by default connected, for so many seconds."""
 
