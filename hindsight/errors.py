@@ -3,6 +3,7 @@
 HindsightError
 ├── WaitAndRetry              the world is busy or away: the same call may succeed later
 │   ├── VenueUnavailable        the exchange did not answer, or asked us to slow down
+│   │   └── AnswerUnreadable      it did answer, but not what it was asked for
 │   ├── BookBroken              an order book lost its chain of updates, and needs a new snapshot
 │   ├── WarehouseLocked         another program holds the DuckDB file
 │   └── LearnerBusy             another process is teaching this model of this stream
@@ -37,6 +38,10 @@ class VenueUnavailable(WaitAndRetry):
     """The exchange did not answer, or asked us to slow down."""
 
 
+class AnswerUnreadable(VenueUnavailable):
+    """The exchange did answer, but not what it was asked for."""
+
+
 class BookBroken(WaitAndRetry):
     """An order book lost its chain of updates, and needs a new snapshot. `reason` is short enough to count by."""
 
@@ -62,7 +67,11 @@ class ReferenceUnresolvable(SkipThisCandle):
 
 
 class MessageRefused(SkipThisCandle):
-    """A venue said something that cannot be: no number, a negative size, a wrong time."""
+    """A venue said something that cannot be: no number, a negative size, a wrong time. `reason` is one to count by."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SegmentUnreadable(SkipThisCandle):

@@ -106,13 +106,17 @@ class Landing:
 
     def backwards(self, kind: Kind) -> Iterator[Segment]:
         """Segments of a kind that are still files of their own, landed or archived, the newest first."""
-        folders = (self.folder, *sorted(self._days(), reverse=True))
-        loose = [path for folder in folders for path in _named(folder) if path.name.endswith(f"-{kind}.jsonl")]
-        for path in sorted(loose, key=_key, reverse=True):
+        for path in self.names_backwards(kind):
             try:
                 yield self.read(path)
             except SegmentUnreadable as error:  # moved on meanwhile, or damaged
                 logger.warning("left out while reading backwards: %s", error)
+
+    def names_backwards(self, kind: Kind) -> list[Path]:
+        """Where the segments of a kind are that are still files of their own, the newest first."""
+        folders = (self.folder, *sorted(self._days(), reverse=True))
+        loose = [path for folder in folders for path in _named(folder) if path.name.endswith(f"-{kind}.jsonl")]
+        return sorted(loose, key=_key, reverse=True)
 
     def _catch_up(self) -> None:
         """Once: what the last process to write here has left, from its cursor and the segments written since."""

@@ -11,7 +11,6 @@ from hindsight.market.buckets import SIDE, amounts_around, bucket_of, imbalance_
 from hindsight.market.depth import Depth, Side, Unusable, read_depth
 
 SECOND_MS = 1000
-MOST_AHEAD_MS = 5000  # that an event may be ahead of the venue's clock: more is a broken stamp
 # Bucket widths around a venue's own mid that are kept; the mid of several venues lies some way off it.
 KEPT_ALONE, KEPT_AMONG_OTHERS = SIDE + 1, SIDE + 6
 Refusal = Unusable | Literal["out of order", "from the future"]
@@ -74,15 +73,17 @@ class BookSeconds:
         *,
         reach: tuple[float, float] | None = None,
         is_fresh: bool = False,
-        now_ms: int | None = None,
+        latest_ms: int | None = None,
     ) -> Refusal | None:
         """Takes in how a venue's book stood at `event_ms`; the reason where it is refused, None where it is accepted.
+
+        After `latest_ms` nothing can have happened yet.
 
         Every order between the two prices of `reach` is in the book. Without it, the first book, and every one that
         `is_fresh` (the first after a snapshot), tells by its deepest orders how far it is known.
         """
         track = self._tracks[source]
-        if now_ms is not None and event_ms > now_ms + MOST_AHEAD_MS:
+        if latest_ms is not None and event_ms > latest_ms:
             found = "from the future"
         elif event_ms < track.newest_ms:
             found = "out of order"
@@ -114,11 +115,6 @@ class BookSeconds:
                 ends = [_end_of(track.pending[0].event_ms) for track in self._tracks.values() if track.pending]
                 self._skip_to(min(ends, default=until_ms + 1), until_ms)
         return rows
-
-    def live(self, moment_ms: int) -> list[str]:
-        """The sources whose newest book is young enough at `moment_ms`."""
-        tracks = self._tracks.items()
-        return [name for name, track in tracks if moment_ms - track.newest_ms <= track.source.age_limit_ms]
 
     def _keep(self, track: _Track, depth: Depth) -> None:
         track.newest_ms = depth.event_ms

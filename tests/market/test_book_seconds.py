@@ -117,10 +117,10 @@ def test_an_unusable_book_is_refused_and_counted_and_the_one_before_it_stands(sp
 
 def test_times_that_cannot_be_are_refused() -> None:
     rows = seconds()
-    assert add(rows, 100, 100.0, now_ms=START + 120) is None
-    assert add(rows, 99, 101.0, now_ms=START + 130) == "out of order"
-    assert add(rows, 5200, 101.0, now_ms=START + 140) == "from the future"
-    assert add(rows, 100, 102.0, now_ms=START + 150) is None
+    assert add(rows, 100, 100.0, latest_ms=START + 120) is None
+    assert add(rows, 99, 101.0, latest_ms=START + 130) == "out of order"
+    assert add(rows, 141, 101.0, latest_ms=START + 140) == "from the future"
+    assert add(rows, 100, 102.0, latest_ms=START + 150) is None
     assert given_out(rows, 1000) == [(0, 102.0, 2, 900)]
 
 

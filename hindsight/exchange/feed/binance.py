@@ -11,6 +11,7 @@ from hindsight.errors import MessageRefused
 from hindsight.exchange.feed import messages
 from hindsight.exchange.feed.listening import Listening
 from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
+from hindsight.exchange.feed.reasons import Reason
 
 
 def read_kline(message: Any, step_ms: int, latest_ms: int) -> HeardCandle:
@@ -18,7 +19,7 @@ def read_kline(message: Any, step_ms: int, latest_ms: int) -> HeardCandle:
     kline = message["k"]
     is_final, first, last = kline.get("x"), kline.get("f"), kline.get("L")
     if not isinstance(is_final, bool):
-        raise MessageRefused("nothing says whether the candle is final")
+        raise MessageRefused("nothing says whether the candle is final", Reason.MISSING)
     trade_ids = (first, last) if isinstance(first, int) and isinstance(last, int) and 0 <= first <= last else None
     return messages.candle(
         kline.get("t"),
@@ -44,17 +45,17 @@ def check_depth(message: Any, latest_ms: int) -> None:
     messages.moment(message.get("E"), "event time", latest_ms)
     first, last = message.get("U"), message.get("u")
     if type(first) is not int or type(last) is not int or not 0 < first <= last:
-        raise MessageRefused("update ids are missing")
+        raise MessageRefused("update ids are missing", Reason.MISSING)
     for side in (message.get("b"), message.get("a")):
         if not isinstance(side, list):
-            raise MessageRefused("a side is missing")
+            raise MessageRefused("a side is missing", Reason.MISSING)
         for level in side:
             if not isinstance(level, list) or len(level) < 2:
-                raise MessageRefused("a level is no price and size")
+                raise MessageRefused("a level is no price and size", Reason.UNREADABLE)
             if messages.number(level[0], "price") <= 0:
-                raise MessageRefused("price is not positive")
+                raise MessageRefused("price is not positive", Reason.NEGATIVE)
             if messages.number(level[1], "size") < 0:
-                raise MessageRefused("negative size")
+                raise MessageRefused("negative size", Reason.NEGATIVE)
 
 
 class ListeningBinance(Listening):
@@ -62,13 +63,13 @@ class ListeningBinance(Listening):
 
     def handle_message(self, client: Any, message: Any) -> None:
         if not isinstance(message, dict) or not message.keys() & {"e", "id", "result", "error", "stream"}:
-            raise MessageRefused("no event type")
+            raise MessageRefused("no event type", Reason.UNREADABLE)
         super().handle_message(client, message)
 
     def handle_ohlcv(self, client: Any, message: Any) -> None:
         kline = message.get("k")
         if not isinstance(kline, dict):
-            raise MessageRefused("no candle in it")
+            raise MessageRefused("no candle in it", Reason.UNREADABLE)
         self.ear("candles", message.get("s"), kline.get("i"))(message)
 
     def handle_trade(self, client: Any, message: Any) -> None:

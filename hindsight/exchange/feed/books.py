@@ -1,13 +1,16 @@
 """The order books of one symbol, from one venue or several, into one row a second."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from hindsight.errors import MessageRefused
 from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.connection import LEVELS, Connection
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
+from hindsight.exchange.feed.reasons import Reason
 from hindsight.market.book_seconds import BookSeconds, BookSource
 from hindsight.market.buckets import SIDE, bucket_size, quote_of, usd_per
 
@@ -15,6 +18,7 @@ UNDER_WAY_SECONDS = 1.0  # of ours, until a second is given without a venue that
 REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
 SNAPSHOT_SECONDS, LEAST_SNAPSHOT_SECONDS = 3600.0, 60.0  # a book is known less and less far as the price moves
 UNREACHED_ROWS = 10
+AHEAD_SECONDS = 2.0  # of ours, by which a book may be ahead of the venue's clock
 CROSSED_SECONDS = 1.0  # a book that stays crossed has an order in it that is long gone
 
 
@@ -24,22 +28,25 @@ class SymbolBooks:
     def __init__(self, symbol: str, venue: str, clock: VenueClock, outbox: Outbox, sizes: Mapping[str, float]) -> None:
         self.symbol, self.venue, self.clock, self.outbox, self.sizes = symbol, venue, clock, outbox, sizes
         self.sources: dict[str, BookSource] = {}
+        self.parts: dict[str, Part] = {}  # of the same names
+        self._counted = Counter[tuple[str, Reason]]()
         self.unreached = 0  # rows in a row that a book did not reach the far buckets of
         self._seconds: BookSeconds | None = None
         self._newest: dict[str, int] = {}
         self._given_ms = 0
 
-    def add_source(self, name: str, symbol: str, age_seconds: float) -> None:
+    def add_source(self, name: str, symbol: str, age_seconds: float, part: Part) -> None:
         """Makes a venue known whose books count. Raises SettingRefused for one with an unknown quote currency."""
         usd = usd_per(quote_of(symbol))
         self.sources[name] = BookSource(name=name, age_limit_ms=int(age_seconds * 1000), quote_to_usd=usd)
+        self.parts[name] = part
         self._seconds = None  # made anew with the next book, of every venue known by then
 
-    def take(self, name: str, event_ms: int, book: Any, *, is_fresh: bool, now_ms: int) -> str | None:
+    def take(self, name: str, event_ms: int, book: Any, *, is_fresh: bool, latest_ms: int) -> str | None:
         """Takes in a venue's book; the reason where it is refused."""
         bids, asks = book["bids"], book["asks"]
         if not bids or not asks:
-            return "empty"
+            return Reason.EMPTY
         middle = (bids[0][0] + asks[0][0]) / 2
         size = bucket_size(self.symbol, middle, self.sizes) if self._seconds is None else self._seconds.bucket_size
         if self._seconds is None:
@@ -50,10 +57,11 @@ class SymbolBooks:
                 sources=self.sources.values(),
                 quote_to_usd=usd_per(quote_of(self.symbol)),
             )
+            self._counted.clear()
         if not is_fresh:  # then all of it is read, to see how deep it is known
             reach = REACH_BUCKETS * size
             bids, asks = _down_to(bids, middle - reach), _up_to(asks, middle + reach)
-        reason = self._seconds.add(name, event_ms, bids, asks, is_fresh=is_fresh, now_ms=now_ms)
+        reason = self._seconds.add(name, event_ms, bids, asks, is_fresh=is_fresh, latest_ms=latest_ms)
         if reason is None:
             self._newest[name] = event_ms
             self._give(min(self._newest[each] for each in self._newest if self._is_live(each, event_ms)))
@@ -67,6 +75,7 @@ class SymbolBooks:
         self._give(self.clock.now_ms() - int(UNDER_WAY_SECONDS * self.clock.speed * 1000))
 
     def _give(self, until_ms: int) -> None:
+        until_ms = min(until_ms, self.clock.now_ms())  # a stamp that is ahead ends no second
         if self._seconds is None or until_ms // 1000 <= self._given_ms // 1000:
             return
         self._given_ms = until_ms
@@ -74,6 +83,16 @@ class SymbolBooks:
         for row in rows:
             self.unreached = self.unreached + 1 if None in row.amounts else 0
         self.outbox.add("order_book", [row.landed() for row in rows])
+        self._count(self._seconds)
+
+    def _count(self, seconds: BookSeconds) -> None:
+        """Has the parts show what no message was refused for: seconds without a living book, books that were late."""
+        for name, part in self.parts.items():
+            told = {Reason.STALE: seconds.refused[name][Reason.STALE], Reason.LATE: seconds.late[name]}
+            for reason, count in told.items():
+                if more := count - self._counted[name, reason]:
+                    part.refused[reason] += more
+                    self._counted[name, reason] = count
 
 
 class VenueBook:
@@ -87,6 +106,7 @@ class VenueBook:
     def take(self, book: Any) -> None:
         """Takes in the book as it stands after a message."""
         exchange, part, now = self.connection.exchange, self.part, self.part.times.monotonic()
+        clock = self.connection.clock
         part.heard()
         if self.symbol in exchange.fresh_books:
             exchange.fresh_books.discard(self.symbol)
@@ -96,14 +116,17 @@ class VenueBook:
             self._fresh_at = now
         event_ms = book["timestamp"]
         if type(event_ms) is not int:
-            event_ms = self.connection.clock.now_ms()  # the venue does not say
-        reason = self.books.take(
-            self.connection.name, event_ms, book, is_fresh=self._is_fresh, now_ms=self.connection.clock.latest_ms()
-        )
+            event_ms = clock.now_ms()  # the venue does not say
+        latest_ms = clock.now_ms() + int(AHEAD_SECONDS * clock.speed * 1000)
+        reason = self.books.take(self.connection.name, event_ms, book, is_fresh=self._is_fresh, latest_ms=latest_ms)
         if reason is None:
             self._is_fresh = False
         else:
-            part.refuse(reason, f"best bid {book['bids'][:1]}, best ask {book['asks'][:1]} at {event_ms}")
+            self.connection.is_clock_doubted |= reason == Reason.FROM_THE_FUTURE
+            part.refuse(
+                MessageRefused(reason, reason),
+                f"best bid {book['bids'][:1]}, best ask {book['asks'][:1]} at {event_ms}",
+            )
         age = now - self._fresh_at
         is_short = self.books.unreached > UNREACHED_ROWS and age > LEAST_SNAPSHOT_SECONDS
         if age > SNAPSHOT_SECONDS or is_short or (reason == "crossed" and age > CROSSED_SECONDS):

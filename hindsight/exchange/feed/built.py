@@ -6,10 +6,12 @@ Only where trade ids count up by one, and only candles that the ids prove whole;
 import asyncio
 import logging
 
+from hindsight.errors import MessageRefused
 from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.messages import HeardTrade
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
+from hindsight.exchange.feed.reasons import Reason
 from hindsight.exchange.segments import Row
 from hindsight.market.streams import Stream, to_ms
 from hindsight.market.trades import trade_frame, whole_candles
@@ -33,7 +35,7 @@ class BuiltCandles:
     def take(self, trade: HeardTrade) -> None:
         """Takes in a trade, in whatever order they come."""
         if not isinstance(trade.trade_id, int):
-            self.part.refuse("trade ids do not count", trade.trade_id)
+            self.part.refuse(MessageRefused("trade ids do not count", Reason.NO_NUMBER), trade.trade_id)
             return
         if not self.part.is_heard:
             self.part.heard()

@@ -44,6 +44,8 @@ class StreamCandles:
         self._back_ms: int | None = None  # from here on corrections are looked for, once the socket is there
         self._look_again_at: float | None = None
         self._unproven = 0  # proofs in a row that did not come as far as the hole
+        self._heard: HeardCandle | None = None  # over the socket, last
+        part.window = self._window
 
     def begin(self, position_ms: int | None, known: list[Row], first_candles: int) -> None:
         """Goes on after `position_ms`; a stream met for the first time begins `first_candles` before now."""
@@ -61,8 +63,9 @@ class StreamCandles:
         try:
             heard = self.read(message, step_ms, clock.latest_ms())
         except MessageRefused as refused:
-            self.part.refuse(str(refused), message)
+            self.part.refuse(refused, message)
             return
+        self._heard = heard
         opened = heard.open_time_ms
         clock.saw(opened)
         if heard.trade_ids is not None:
@@ -79,8 +82,27 @@ class StreamCandles:
         for row in rows:  # only where messages do not come to `take` by themselves
             self.take(row)
 
+    async def is_behind(self) -> bool:
+        """Whether the venue has candles that the socket did not tell of; True too where it cannot be asked."""
+        heard = self._heard
+        if heard is None:
+            return True
+        try:
+            found, _ = await self.connection.candles(self.stream, heard.open_time_ms, self.part.refuse)
+        except VenueUnavailable:
+            return True
+        return any(each.open_time_ms > heard.open_time_ms or each.values != heard.values for each in found)
+
+    def ask_again(self, start_ms: int, end_ms: int) -> None:
+        """Has candles that open in [start, end) fetched once more: the segment that they were landed in is lost."""
+        if count := self.sequence.miss(start_ms, end_ms):
+            self._land([])
+            start_ms, _ = self.sequence.last_missing(count)
+            self._back_ms = start_ms if self._back_ms is None else min(self._back_ms, start_ms)
+
     def lose(self) -> None:
         """The socket is gone."""
+        self._heard = None
         self.sequence.disconnect()
         self._look_back()
 
@@ -103,7 +125,7 @@ class StreamCandles:
                 is_more = await self._ask(want)
             except VenueUnavailable as error:
                 level = logging.WARNING if failures == 0 else logging.DEBUG
-                logger.log(level, "%s: cannot be mended from %s: %s", self.part.name, self._window(), error)
+                logger.log(level, "%s: cannot be mended: %s", self.part.where, error)
                 await asyncio.sleep(self.part.times.backoff(failures))
                 failures += 1
                 want = self._want()
@@ -125,20 +147,26 @@ class StreamCandles:
             return False
         clock, next_ms, is_connected = self.connection.clock, self.sequence.next_ms, self.part.is_heard
         since_ms = next_ms if want != "back" or self._back_ms is None else min(self._back_ms, next_ms)
-        asked_ms, reached_ms, before = clock.now_ms(), clock.reached_ms(), self.sequence.filled
-        candles = await self.connection.candles(self.stream, since_ms, self.part.refuse)
+        asked_ms, reached_ms, before, back_ms = clock.now_ms(), clock.reached_ms(), self.sequence.filled, self._back_ms
+        candles, is_whole = await self.connection.candles(self.stream, since_ms, self.part.refuse)
         self._is_asked = True
-        if want == "back" and is_connected:  # what is corrected from now on will be heard
+        if want == "back" and is_connected and self._back_ms == back_ms:  # what is corrected from now on will be heard
             is_through = len(candles) < PAGE or candles[-1].open_time_ms >= next_ms
             self._back_ms = None if is_through else candles[-1].open_time_ms + self.stream.step_ms
         if candles:
             clock.saw(candles[-1].open_time_ms)
         window = self._window()
         rows = self.sequence.answer(
-            candles, since_ms, asked_ms=asked_ms, reached_ms=reached_ms, now_ms=clock.now_ms(), want=want
+            candles,
+            since_ms,
+            asked_ms=asked_ms,
+            reached_ms=reached_ms,
+            now_ms=clock.now_ms(),
+            want=want,
+            is_whole=is_whole,
         )
         if self.sequence.filled > before:
-            logger.info("%s: %d candles filled in from %s", self.part.name, self.sequence.filled - before, window)
+            logger.info("%s %s: %d candles filled in", self.part.name, window, self.sequence.filled - before)
         self._land(rows)
         return len(candles) >= PAGE
 
@@ -146,7 +174,7 @@ class StreamCandles:
         """Looks through the trades of a hole: seconds without one were quiet, the others are missing."""
         since_ms, newest_ms = start_ms - self.stream.step_ms, 0
         for _ in range(PROOF_PAGES):
-            found = await self.connection.trades_since(self.stream.symbol, since_ms)
+            found = await self.connection.trades_since(self.stream.symbol, since_ms, self.part.refuse)
             for first_id, trade in found:
                 newest_ms = trade.time_ms
                 self.ids.saw(first_id, int(trade.trade_id), newest_ms, newest_ms)
@@ -180,15 +208,27 @@ class StreamCandles:
     def _land(self, rows: list[Row]) -> None:
         part, sequence = self.part, self.sequence
         if sequence.missing > part.missing:
-            logger.warning(
-                "%s: %d candles are missing before %s", part.name, sequence.missing - part.missing, self._window()
-            )
+            count = sequence.missing - part.missing
+            window = _window(*sequence.last_missing(count))
+            logger.warning("%s %s: %d candles are missing: %s", part.name, window, count, sequence.why_missing)
+        if sequence.corrections > part.corrections:
+            for row in rows:
+                self._tell_correction(row)
         part.filled, part.corrections, part.missing = sequence.filled, sequence.corrections, sequence.missing
         if rows:
             self.outbox.add("candles", rows)
             if self._look_again_at is None and any(row["closed_by"] == "next" for row in rows):
                 self._look_again_at = part.times.monotonic() + LOOK_AGAIN_SECONDS
 
+    def _tell_correction(self, row: Row) -> None:
+        if row["known_ms"] is not None:
+            window = _window(row["open_time_ms"], row["open_time_ms"] + self.stream.step_ms)
+            values = ", ".join(str(row[name]) for name in ("open", "high", "low", "close", "volume"))
+            logger.info("%s %s: told anew after its close: %s", self.part.name, window, values)
+
     def _window(self) -> Window:
-        start, end = self.sequence.hole
-        return Window(start=from_ms(start), end=from_ms(end))
+        return _window(*self.sequence.hole)
+
+
+def _window(start_ms: int, end_ms: int) -> Window:
+    return Window(start=from_ms(start_ms), end=from_ms(end_ms))

@@ -8,6 +8,7 @@ that exists. A candle is closed for certain once the market has reached its clos
 from collections.abc import Callable
 
 FUTURE_SECONDS = 10.0  # of ours, by which a message may be ahead of the venue's clock and still be believed
+JUMP_SECONDS = 0.5  # of ours, by which an answer may be off what the clock shows without being doubted
 FORGET_SECONDS = 1800  # drift of an ordinary quartz in that time: well below 0.1 s
 
 
@@ -18,13 +19,23 @@ class VenueClock:
         self.monotonic, self.speed = monotonic, speed
         self.is_synced = False
         self._zero_ms = 0.0  # what the venue's clock showed when monotonic was 0
+        self._doubted_ms: float | None = None  # the same by an answer that nothing has confirmed yet
         # What the market proved, as the instant at which monotonic was 0: in this span of time, and in the one before.
         self._proven, self._proven_before, self._span = 0.0, 0.0, 0.0
 
-    def sync(self, venue_ms: float, asked_at: float, answered_at: float) -> None:
-        """Takes the venue's answer to what time it is, asked and answered at these instants of `monotonic`."""
-        self._zero_ms = venue_ms - (asked_at + answered_at) / 2 * self.speed * 1000  # half the way there, half back
-        self.is_synced = True
+    def sync(self, venue_ms: float, asked_at: float, answered_at: float) -> bool:
+        """Whether the venue's answer to what time it is, asked and answered at these instants, is believed.
+
+        One that jumps is believed once the next answer says the same.
+        """
+        zero_ms = venue_ms - (asked_at + answered_at) / 2 * self.speed * 1000  # half the way there, half back
+        near_ms = (JUMP_SECONDS + (answered_at - asked_at) / 2) * self.speed * 1000
+        doubted_ms = self._doubted_ms if self._doubted_ms is not None else zero_ms + 2 * near_ms
+        if self.is_synced and min(abs(zero_ms - self._zero_ms), abs(zero_ms - doubted_ms)) > near_ms:
+            self._doubted_ms = zero_ms
+            return False
+        self._zero_ms, self._doubted_ms, self.is_synced = zero_ms, None, True
+        return True
 
     def guess(self, venue_ms: float) -> None:
         """Takes this for the venue's time until it has been asked."""

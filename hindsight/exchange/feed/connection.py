@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import ccxt
 import ccxt.pro
 
-from hindsight.errors import MessageRefused, SettingRefused, VenueUnavailable
+from hindsight.errors import AnswerUnreadable, MessageRefused, SettingRefused, VenueUnavailable
 from hindsight.exchange.ccxt_urls import binance_urls
 from hindsight.exchange.feed import messages
 from hindsight.exchange.feed.binance import ListeningBinance
@@ -18,14 +18,17 @@ from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.listening import Listening
 from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
 from hindsight.exchange.feed.part import Part, Times
+from hindsight.exchange.feed.reasons import Reason
 from hindsight.market.streams import Stream
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
+Refuse = Callable[[MessageRefused, object], None]
 PAGE = 1000  # candles or trades in an answer
 LEVELS = 5000  # of an order book, on each side: as many as Binance shows
 REST_TIMEOUT_MS = 10_000
 LONGEST_ROUND_TRIP = 1.0  # seconds; a slower answer says too little about the time
+CLOCK_QUESTIONS = 4  # in a row, until two answers agree
 CLOSING_SECONDS = 3.0
 # What ccxt's venues call the things that they are subscribed to.
 WORDS = {"candles": ("ohlcv", "kline", "candle"), "trades": ("trade",), "order_book": ("book", "depth")}
@@ -68,6 +71,7 @@ class Connection:
         self.exchange.setup_ears(self.clock.latest_ms, self._stay_away, self._refuse)
         self.name, self.times, self.hears_raw = name, times, is_binance and hears_raw
         self.parts: dict[Part, tuple[str, str]] = {}  # kind and symbol of each
+        self.is_clock_doubted = False  # by a message that would have come from the future
         self._away_until = 0.0
 
     def add_part(self, part: Part, kind: str, symbol: str) -> None:
@@ -85,7 +89,11 @@ class Connection:
             if stream.symbol not in self.exchange.markets:
                 raise SettingRefused(f"setting symbols: {self.name} has no market {stream.symbol}")
             if not self.has_candles(stream) and stream.step_ms > LONGEST_STEP_MS:
-                raise SettingRefused(f"setting timeframes: {self.name} streams no candles of {stream.timeframe}")
+                offered = ", ".join(self.exchange.timeframes or ()) if self.exchange.has.get("watchOHLCV") else ""
+                raise SettingRefused(
+                    f"setting timeframes: {self.name} streams no candles of {stream.timeframe} for {stream.symbol}, "
+                    f"but of {offered or 'none'}; those of a minute and less can be made from its trades"
+                )
 
     def has_candles(self, stream: Stream) -> bool:
         """Whether the venue streams candles of that length; if not, they are made from trades."""
@@ -107,60 +115,93 @@ class Connection:
             return await call()
         except ccxt.BaseError as error:
             raise VenueUnavailable(f"{self.name} did not answer: {type(error).__name__}: {str(error)[:300]}") from error
+        except Exception as error:  # whatever ccxt stumbles over in an answer
+            raise AnswerUnreadable(
+                f"{self.name} answered what cannot be read: {type(error).__name__}: {str(error)[:300]}"
+            ) from error
 
     async def sync_clock(self) -> None:
         """Reads the venue's clock, or this machine's where the venue shows none. Raises VenueUnavailable."""
-        if not self.exchange.has["fetchTime"]:
-            now = self.times.monotonic()
-            self.clock.sync(self.times.local_ms(), now, now)
-            return
-        asked_at = self.times.monotonic()
-        venue_ms = await self.ask(self.exchange.fetch_time)
-        answered_at = self.times.monotonic()
-        if type(venue_ms) is int and (answered_at - asked_at < LONGEST_ROUND_TRIP or not self.clock.is_synced):
-            self.clock.sync(venue_ms, asked_at, answered_at)
+        self.is_clock_doubted, was_synced = False, self.clock.is_synced
+        for asked in range(CLOCK_QUESTIONS):
+            asked_at = self.times.monotonic()
+            venue_ms = await self.ask(self._show_time)
+            answered_at = self.times.monotonic()
+            if type(venue_ms) is not int or venue_ms < messages.PAST_MS:
+                raise AnswerUnreadable(f"{self.name} told a time that is none: {str(venue_ms)[:300]}")
+            if was_synced and answered_at - asked_at > LONGEST_ROUND_TRIP:
+                return
+            shown_ms = self.clock.now_ms()
+            is_believed = self.clock.sync(venue_ms, asked_at, answered_at)
+            if is_believed and (was_synced or asked):  # nothing is there to hold the very first answer against
+                return
+            if not is_believed:
+                logger.warning("%s: told a time %d ms off its own: asked once more", self.name, venue_ms - shown_ms)
+        raise AnswerUnreadable(f"{self.name} told {CLOCK_QUESTIONS} different times: none of them is believed")
 
-    async def candles(self, stream: Stream, since_ms: int, refuse: Callable[[str, object], None]) -> list[HeardCandle]:
-        """Candles that open at or after `since_ms`, in order, the forming one last. Raises VenueUnavailable."""
+    async def _show_time(self) -> object:
+        return await self.exchange.fetch_time() if self.exchange.has["fetchTime"] else self.times.local_ms()
+
+    async def candles(self, stream: Stream, since_ms: int, refuse: Refuse) -> tuple[list[HeardCandle], bool]:
+        """Candles that open at or after `since_ms`, in order, the forming one last; and whether every row was one.
+
+        Raises VenueUnavailable.
+        """
         ask = self.exchange.fetch_ohlcv
-        rows = await self.ask(lambda: ask(stream.symbol, stream.timeframe, since=since_ms, limit=PAGE))
+        rows = await self._rows(lambda: ask(stream.symbol, stream.timeframe, since=since_ms, limit=PAGE), refuse)
         found: dict[int, HeardCandle] = {}
+        is_whole = True
         for row in rows:
             try:
                 candle = read_row(row, stream.step_ms, self.clock.latest_ms())
                 if candle.open_time_ms >= since_ms:
                     found[candle.open_time_ms] = candle
             except MessageRefused as refused:
-                refuse(str(refused), row)
-        return [found[opened] for opened in sorted(found)]
+                refuse(refused, row)
+                is_whole = False
+        return [found[opened] for opened in sorted(found)], is_whole
 
-    async def last_trades(self, symbol: str, refuse: Callable[[str, object], None]) -> list[HeardTrade]:
+    async def last_trades(self, symbol: str, refuse: Refuse) -> list[HeardTrade]:
         """The newest trades, with the ids that the socket gives them. Raises VenueUnavailable."""
         own_ids = {"fetchTradesMethod": "publicGetTrades"} if self.hears_raw else {}
-        rows = await self.ask(lambda: self.exchange.fetch_trades(symbol, limit=PAGE, params=own_ids))
+        rows = await self._rows(lambda: self.exchange.fetch_trades(symbol, limit=PAGE, params=own_ids), refuse)
         found: list[HeardTrade] = []
         for row in rows:
             try:
                 found.append(read_trade_row(row, self.clock.latest_ms()))
             except MessageRefused as refused:
-                refuse(str(refused), row)
+                refuse(refused, row)
         return found
 
-    async def trades_since(self, symbol: str, since_ms: int) -> list[tuple[int, HeardTrade]]:
+    async def trades_since(self, symbol: str, since_ms: int, refuse: Refuse) -> list[tuple[int, HeardTrade]]:
         """A page of trades from `since_ms` on, by time, each with the first id that it stands for; its own is the last.
 
         Binance adds up what one order traded at one price. Only trades with ids that count. Raises VenueUnavailable.
         """
-        rows = await self.ask(lambda: self.exchange.fetch_trades(symbol, since=since_ms, limit=PAGE))
+        rows = await self._rows(lambda: self.exchange.fetch_trades(symbol, since=since_ms, limit=PAGE), refuse)
         found: list[tuple[int, HeardTrade]] = []
         for row in rows:
-            told = row["info"] if self.hears_raw else {}
-            first, last = told.get("f", row["id"]), told.get("l", row["id"])
-            with suppress(MessageRefused):
-                trade = read_trade_row({**row, "id": str(last)}, self.clock.latest_ms())
-                if isinstance(trade.trade_id, int) and str(first).isdigit():
-                    found.append((int(first), trade))
+            try:
+                trade = read_trade_row(row, self.clock.latest_ms())
+                told = row["info"] if self.hears_raw else {}
+                first, last = (messages.trade_id(told.get(name, row["id"])) for name in ("f", "l"))
+                if isinstance(first, int) and isinstance(last, int):
+                    found.append((first, replace(trade, trade_id=last)))
+            except MessageRefused as refused:
+                refuse(refused, row)
         return sorted(found, key=lambda each: each[1].time_ms)
+
+    async def _rows(self, call: Callable[[], Awaitable[Any]], refuse: Refuse) -> list[Any]:
+        """The rows that REST answers with; an answer that is none is refused, too. Raises VenueUnavailable."""
+        try:
+            rows = await self.ask(call)
+        except AnswerUnreadable as error:
+            refuse(MessageRefused("an answer that ccxt cannot read", Reason.UNREADABLE), str(error))
+            raise
+        if not isinstance(rows, list):
+            refuse(MessageRefused("an answer that is no list", Reason.UNREADABLE), rows)
+            raise AnswerUnreadable(f"{self.name} answered with no list of rows: {str(rows)[:300]}")
+        return rows
 
     def restart(self, part: Part) -> None:
         """Ends the sockets that bring a part's messages: whoever watches them hears of it and connects anew."""
@@ -207,25 +248,27 @@ class Connection:
             )
         self._away_until = max(self._away_until, until)
 
-    def _refuse(self, subscriptions: list[str], reason: str, message: object) -> None:
+    def _refuse(self, subscriptions: list[str], refused: MessageRefused, message: object) -> None:
         """Counts a message that does not say whose it is: with the first part that the connection brings."""
         keys = " ".join(map(str, subscriptions)).lower()
         for part, (kind, symbol) in self.parts.items():
             if symbol.lower() in keys and any(word in keys for word in WORDS[kind]):
-                part.refuse(reason, message)
+                part.refuse(refused, message)
                 return
-        next(iter(self.parts)).refuse(reason, message)
+        next(iter(self.parts)).refuse(refused, message)
 
 
 def read_row(row: Any, step_ms: int, latest_ms: int) -> HeardCandle:
     """The candle in one of ccxt's rows. Raises MessageRefused."""
     if not isinstance(row, list | tuple) or len(row) < 6:
-        raise MessageRefused("no row of six")
+        raise MessageRefused("no row of six", Reason.UNREADABLE)
     return messages.candle(row[0], (row[1], row[2], row[3], row[4], row[5]), step_ms=step_ms, latest_ms=latest_ms)
 
 
 def read_trade_row(row: Any, latest_ms: int) -> HeardTrade:
     """The trade in one of ccxt's. Raises MessageRefused."""
+    if not isinstance(row, dict):
+        raise MessageRefused("no trade", Reason.UNREADABLE)
     return messages.trade(
         row.get("id"), row.get("timestamp"), row.get("price"), row.get("amount"), row.get("side"), latest_ms=latest_ms
     )

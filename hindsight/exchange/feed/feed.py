@@ -21,12 +21,14 @@ from hindsight.exchange.feed.connection import Connection
 from hindsight.exchange.feed.messages import HeardTrade
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part, Times, keep_connected
+from hindsight.exchange.feed.refused import RefusedSegments
 from hindsight.exchange.feed.resume import known_candles, newest_trade, positions
 from hindsight.exchange.feed.trade_ids import TradeIds
 from hindsight.exchange.feed.trades import SymbolTrades
-from hindsight.exchange.feed.upkeep import Upkeep
+from hindsight.exchange.feed.upkeep import Upkeep, Watched
 from hindsight.exchange.landing import Landing
 from hindsight.market.buckets import bucket_sizes
+from hindsight.market.streams import Stream
 from hindsight.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ class Feed:
             trades = SymbolTrades(symbol, self.main, self.outbox, part, ids[symbol], read, _each(listening[symbol]))
             trades.newest = newest_trade(self.landing, symbol)
             self.main.listen("trades", symbol, trades.take)
-            self._watch(part, self.main, trades.watch, trades.lose)
+            self._watch(part, trades.watch, Watched(self.main, trades.lose))
             self.beside.start(trades.mend())
         if self.settings.books:
             self._begin_books()
@@ -86,6 +88,7 @@ class Feed:
         known, last = known_candles(self.landing, settings.streams), positions(self.landing, settings.streams)
         grace_ms = int(settings.grace_seconds * settings.venue_speed * 1000)
         read = binance.read_kline if self.main.hears_raw else connection.read_row
+        ask_again: dict[Stream, Callable[[int, int], None]] = {}
         for stream in settings.streams:
             part = self._part(str(stream), "candles", stream.symbol, self.main)
             if not self.main.has_candles(stream):
@@ -97,11 +100,13 @@ class Feed:
                 continue
             candles = StreamCandles(stream, self.main, self.outbox, part, ids[stream.symbol], read, grace_ms)
             candles.begin(last.get(str(stream)), known[str(stream)], settings.first_candles)
+            ask_again[stream] = candles.ask_again
             if stream.timeframe == "1s":
                 listening[stream.symbol].append(candles.look_again)
             self.main.listen("candles", stream.symbol, candles.take, stream.timeframe)
-            self._watch(part, self.main, candles.watch, candles.lose)
+            self._watch(part, candles.watch, Watched(self.main, candles.lose, candles.is_behind))
             self.beside.start(candles.mend())
+        self.upkeep.refused = RefusedSegments(self.landing, ask_again)
         return listening
 
     def _begin_books(self) -> None:
@@ -125,13 +130,13 @@ class Feed:
             if symbol is None:
                 logger.error("%s has no market for %s: its book is left out", venue.name, books.symbol)
                 continue
-            books.add_source(venue.name, symbol, age_seconds)
             name = books.symbol if venue is self.main else f"{books.symbol} {venue.name}"
             part = self._part(name, "order_book", symbol, venue)
+            books.add_source(venue.name, symbol, age_seconds, part)
             book = VenueBook(books, venue, symbol, part)
             if venue.hears_raw:
                 venue.listen("order_book", symbol, book.take)
-            self._watch(part, venue, book.watch, book.lose)
+            self._watch(part, book.watch, Watched(venue, book.lose))
 
     async def _open(self, venue: Connection) -> None:
         """Reaches a venue, however long that takes."""
@@ -149,10 +154,8 @@ class Feed:
         venue.add_part(part, kind, symbol)
         return part
 
-    def _watch(
-        self, part: Part, venue: Connection, watch: Callable[[], Awaitable[None]], lose: Callable[[], None]
-    ) -> None:
-        self.upkeep.parts[part] = (venue, lose)
+    def _watch(self, part: Part, watch: Callable[[], Awaitable[None]], watched: Watched) -> None:
+        self.upkeep.parts[part] = watched
         self.beside.start(keep_connected(part, watch, lambda: self.upkeep.lost(part)))
 
     def _connect(self, name: str, ccxt_id: str, url: str) -> Connection:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hindsight.errors import MessageRefused
+from hindsight.exchange.feed.reasons import Reason
 
 logger = logging.getLogger(__name__)
 Ear = Callable[[Any], None]
@@ -25,7 +26,7 @@ class Listening:
     fresh_books: set[str]  # symbols whose book has just begun anew from a snapshot
     latest_ms: Callable[[], int]
     stay_away: Callable[[float, int, str], None]
-    refuse: Callable[[list[str], str, object], None]
+    refuse: Callable[[list[str], MessageRefused, object], None]
     clients: dict[str, Any]
     orderbooks: dict[str, Any]
 
@@ -33,9 +34,9 @@ class Listening:
         self,
         latest_ms: Callable[[], int],
         stay_away: Callable[[float, int, str], None],
-        refuse: Callable[[list[str], str, object], None],
+        refuse: Callable[[list[str], MessageRefused, object], None],
     ) -> None:
-        """`stay_away(seconds, status, address)` and `refuse(subscriptions, reason, message)` are told what happens."""
+        """`stay_away(seconds, status, address)` and `refuse(subscriptions, refused, message)` are told what happens."""
         self.ears, self.symbols_by_id, self.fresh_books = {}, {}, set()
         self.latest_ms, self.stay_away, self.refuse = latest_ms, stay_away, refuse
 
@@ -45,7 +46,8 @@ class Listening:
         try:
             return self.ears[key]
         except (KeyError, TypeError):
-            raise MessageRefused(f"nobody asked for {' '.join(map(str, key[1:]))}") from None
+            wanted = f"nobody asked for {' '.join(map(str, key[1:]))}"
+            raise MessageRefused(wanted, Reason.NOT_ASKED_FOR) from None
 
     def client(self, url: str) -> Any:
         client = super().client(url)  # pyright: ignore[reportAttributeAccessIssue]
@@ -56,12 +58,13 @@ class Listening:
                 try:
                     read(data)
                 except MessageRefused as refused:
-                    self.refuse(list(client.subscriptions), str(refused), data)
+                    self.refuse(list(client.subscriptions), refused, data)
                 except json.JSONDecodeError:  # orjson's error is one, too
-                    self.refuse(list(client.subscriptions), "no JSON", data)
+                    self.refuse(list(client.subscriptions), MessageRefused("no JSON", Reason.NO_JSON), data)
                 except Exception as error:  # whatever ccxt stumbles over
                     logger.debug("ccxt stumbled", exc_info=True)
-                    self.refuse(list(client.subscriptions), f"{type(error).__name__} in ccxt", data)
+                    refused = MessageRefused(f"{type(error).__name__} in ccxt", Reason.UNREADABLE)
+                    self.refuse(list(client.subscriptions), refused, data)
 
             client.handle_text_or_binary_message = read_or_refuse
         return client

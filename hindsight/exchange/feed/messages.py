@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hindsight.errors import MessageRefused
+from hindsight.exchange.feed.reasons import Reason
 
 DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 PAST_MS = 315_532_800_000  # 1980: seconds taken for milliseconds land in 1970
@@ -48,15 +49,15 @@ def candle(
     """The candle, if it can be one. Raises MessageRefused with the reason."""
     open_time_ms = moment(open_time, "open time", latest_ms)
     if open_time_ms % step_ms:
-        raise MessageRefused("open time is not a multiple of the timeframe")
+        raise MessageRefused("open time is not a multiple of the timeframe", Reason.CONTRADICTORY)
     names = ("open", "high", "low", "close", "volume")
     first, high, low, close, volume = (number(value, name) for value, name in zip(values, names, strict=True))
     if min(first, high, low, close) <= 0:
-        raise MessageRefused("price is not positive")
+        raise MessageRefused("price is not positive", Reason.NEGATIVE)
     if volume < 0:
-        raise MessageRefused("negative volume")
+        raise MessageRefused("negative volume", Reason.NEGATIVE)
     if not low <= min(first, close) <= max(first, close) <= high:
-        raise MessageRefused("open or close outside low and high")
+        raise MessageRefused("open or close outside low and high", Reason.CONTRADICTORY)
     return HeardCandle(
         open_time_ms=open_time_ms,
         values=(first, high, low, close, volume),
@@ -66,19 +67,16 @@ def candle(
     )
 
 
-def trade(trade_id: object, time: object, price: object, amount: object, side: object, *, latest_ms: int) -> HeardTrade:
+def trade(told_id: object, time: object, price: object, amount: object, side: object, *, latest_ms: int) -> HeardTrade:
     """The trade, if it can be one. Raises MessageRefused with the reason."""
-    if isinstance(trade_id, str) and trade_id.isdigit():
-        trade_id = int(trade_id)  # ccxt has them as text
-    if type(trade_id) not in (int, str) or not trade_id or (isinstance(trade_id, int) and trade_id < 0):
-        raise MessageRefused("trade id is missing")
+    identity = trade_id(told_id)
     if side not in ("buy", "sell"):
-        raise MessageRefused("side is neither buy nor sell")
+        raise MessageRefused("side is neither buy nor sell", Reason.UNREADABLE)
     found = number(price, "price"), number(amount, "amount")
     if min(found) <= 0:
-        raise MessageRefused("price or amount is not positive")
+        raise MessageRefused("price or amount is not positive", Reason.NEGATIVE)
     return HeardTrade(
-        trade_id=trade_id,  # pyright: ignore[reportArgumentType]
+        trade_id=identity,
         time_ms=moment(time, "trade time", latest_ms),
         price=found[0],
         amount=found[1],
@@ -86,19 +84,32 @@ def trade(trade_id: object, time: object, price: object, amount: object, side: o
     )
 
 
+def trade_id(value: object) -> int | str:
+    """The id in `value`: a number where ids count, which ccxt has as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    if (type(value) is int and value >= 0) or (type(value) is str and value):
+        return value
+    raise MessageRefused("trade id is missing", Reason.MISSING)
+
+
 def number(value: object, name: str) -> float:
     """The finite number in `value`: a number, or a decimal as text, as venues write prices."""
     if type(value) is str and DECIMAL.fullmatch(value):
         value = float(value)
     if type(value) not in (int, float) or not math.isfinite(value):  # pyright: ignore[reportArgumentType]
-        raise MessageRefused(f"{name} is missing" if value is None else f"{name} is not a number")
+        if value is None:
+            raise MessageRefused(f"{name} is missing", Reason.MISSING)
+        raise MessageRefused(f"{name} is not a number", Reason.NO_NUMBER)
     return float(value)  # pyright: ignore[reportArgumentType]
 
 
 def moment(value: object, name: str, latest_ms: int) -> int:
     """The instant in `value`, in milliseconds; refused where it lies after `latest_ms`, ahead of the venue's clock."""
     if type(value) is not int or value < PAST_MS:
-        raise MessageRefused(f"{name} is missing" if value is None else f"{name} is not an instant in milliseconds")
+        if value is None:
+            raise MessageRefused(f"{name} is missing", Reason.MISSING)
+        raise MessageRefused(f"{name} is not an instant in milliseconds", Reason.NO_INSTANT)
     if value > latest_ms:
-        raise MessageRefused(f"{name} lies in the future")
+        raise MessageRefused(f"{name} lies in the future", Reason.FROM_THE_FUTURE)
     return value

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from hindsight.errors import MessageRefused
+from hindsight.exchange.feed.reasons import Reason
+
 logger = logging.getLogger(__name__)
 State = Literal["connected", "silent", "down", "filling"]
 FIRST_WAIT, LONGEST_WAIT = 0.25, 30.0  # seconds until a lost connection is tried again
@@ -41,16 +44,22 @@ class Part:
     heard_at: float = 0.0  # monotonic; the last message, or the last time that it was connected anew
     last_message_ms: int | None = None
     messages: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[Reason] = field(default_factory=Counter)
     reconnects: int = 0
     filled: int = 0
     corrections: int = 0
     missing: int = 0
     failures: int = 0  # in a row
     is_heard: bool = False  # since it was connected
+    window: Callable[[], object] | None = None  # what it waits for, where it is about candles
 
     def __post_init__(self) -> None:
         self.since_ms, self.heard_at = self.times.local_ms(), self.times.monotonic()
+
+    @property
+    def where(self) -> str:
+        """The part as the log names it, with the window that it waits for."""
+        return self.name if self.window is None else f"{self.name} {self.window()}"
 
     def enter(self, state: State) -> None:
         if state != self.state:
@@ -63,22 +72,25 @@ class Part:
         is_first = not self.is_heard
         if is_first:
             self.is_heard, self.failures = True, 0
-            logger.info("%s: connected", self.name)
+            logger.info("%s: connected", self.where)
+        if is_first or self.state == "silent":
             self.enter("connected")
         return is_first
 
-    def refuse(self, reason: str, message: object) -> None:
+    def refuse(self, refused: MessageRefused, message: object) -> None:
         """Counts a message that cannot be used; logs the first ones of each reason, then ever fewer."""
+        reason = Reason(refused.reason)
         self.refused[reason] += 1
         count = self.refused[reason]
         if count <= 3 or count & (count - 1) == 0:
             shown = message if isinstance(message, str) else json.dumps(message, default=str)
-            logger.warning("%s: refused (%s, %d so far): %s", self.name, reason, count, shown[:SHOWN])
+            exactly = "" if str(refused) == reason else f": {refused}"
+            logger.warning("%s: refused (%s%s, %d so far): %s", self.where, reason, exactly, count, shown[:SHOWN])
 
     def lost(self, error: object) -> None:
         """The connection is gone."""
         level = logging.WARNING if self.is_heard or self.failures == 0 else logging.DEBUG
-        logger.log(level, "%s: connection lost, trying again: %s", self.name, error)
+        logger.log(level, "%s: connection lost, trying again: %s", self.where, error)
         self.failures += 1
         self.reconnects += 1
         self.is_heard = False

@@ -47,6 +47,7 @@ class CandleSequence:
         self.stream, self.step_ms, self.grace_ms = stream, stream.step_ms, grace_ms
         self.position_ms: int | None = None
         self.filled = self.corrections = self.missing = 0
+        self.why_missing = ""  # of the last one that was given up
         self._name = str(stream)
         self._is_quiet = is_quiet
         self._pending: dict[int, list[Closed]] = {}
@@ -54,6 +55,8 @@ class CandleSequence:
         self._forming: HeardCandle | None = None  # only where the venue does not say what is final
         self._newest_ms = 0  # open time of the newest candle heard of
         self._absent_ms = 0  # what opens before this and did not come is not there at the venue
+        self._why_absent = ""
+        self._is_malformed = False  # some of what REST answered about the hole
         self._unproven_ms = 0  # what opens before this and is not proven quiet by now will not be
         self._fruitless = 0
         self._given_up: dict[int, None] = {}  # open times of missing candles, should they come late
@@ -92,12 +95,21 @@ class CandleSequence:
         return rows + self._advance()
 
     def answer(
-        self, candles: list[HeardCandle], since_ms: int, *, asked_ms: int, reached_ms: int, now_ms: int, want: Want
+        self,
+        candles: list[HeardCandle],
+        since_ms: int,
+        *,
+        asked_ms: int,
+        reached_ms: int,
+        now_ms: int,
+        want: Want,
+        is_whole: bool = True,
     ) -> list[Row]:
         """What can be landed after REST has answered with `candles`, by open time, of those that open from `since_ms`.
 
         The venue's clock stood at `asked_ms` and its market had reached `reached_ms` before asking; `now_ms` is the
-        clock at the answer. The last candle is the forming one, unless the market had passed its close by then.
+        clock at the answer. The last candle is the forming one, unless the market had passed its close by then. Where
+        the answer `is_whole` not, some of it could not be read: what is not in `candles` may be there all the same.
         """
         rows: list[Row] = []
         filled: list[Row] = []
@@ -119,15 +131,41 @@ class CandleSequence:
                 self._remember(opened, candle.values, asked_ms)
         if candles:
             self._newest_ms = max(self._newest_ms, candles[-1].open_time_ms)
-            if since_ms <= next_ms:
-                self._absent_ms = max(self._absent_ms, candles[-1].open_time_ms)
+            if since_ms <= next_ms and is_whole:
+                self._give_up_before(candles[-1].open_time_ms, "the venue has none there")
+        # A venue leaves quiet seconds out.
+        for opened in sorted(self._given_up) if want == "back" and self.step_ms == 1000 else ():
+            if (close := self._quiet_close(opened)) is not None:
+                rows += self._changed(opened, self._quiet(close, now_ms), now_ms)
         filled += self._advance()
         self.filled += len(filled) if want != "clock" else 0
-        self._fruitless = 0 if self.position_ms != before or want != "hole" else self._fruitless + 1
+        is_fruitless = self.position_ms == before and want == "hole"
+        self._fruitless = self._fruitless + 1 if is_fruitless else 0
+        self._is_malformed = not is_whole or (self._is_malformed and is_fruitless)
         if self._fruitless >= FRUITLESS:
-            self._absent_ms = max(self._absent_ms, self._heard_after(self.next_ms) or 0)
+            what = "some of it malformed" if self._is_malformed else "and REST does not come as far"
+            why = f"asked for {self._fruitless} times, {what}"
+            self._give_up_before(self._heard_after(self.next_ms) or 0, why)
+            self._fruitless = 0
             filled += self._advance()
         return rows + filled
+
+    def miss(self, start_ms: int, end_ms: int) -> int:
+        """Counts candles that open in [start, end) as missing: they were handed out, but got lost since.
+
+        How many they are. Like all that are missing, they are handed out again once REST brings them.
+        """
+        opens = range(start_ms, min(end_ms, self.next_ms), self.step_ms)[-REMEMBERED:]
+        lost = [opened for opened in opens if opened not in self._given_up]
+        for opened in lost:
+            self._known.pop(opened, None)
+            self._note_missing(opened, "they were landed in a segment that cannot be read")
+        return len(lost)
+
+    def last_missing(self, count: int) -> tuple[int, int]:
+        """The open times [start, end) between which the last `count` candles lie that were given up."""
+        opens = list(self._given_up)[-count:]
+        return min(opens), max(opens) + self.step_ms
 
     def proven(self, until_ms: int) -> list[Row]:
         """What can be landed after the venue's trades of the hole have been looked through, up to `until_ms`."""
@@ -187,18 +225,27 @@ class CandleSequence:
                 for closed in later:
                     rows += self._changed(next_ms, closed, closed.as_of_ms)
             elif self.step_ms == 1000 and (close := self._quiet_close(next_ms)) is not None:
-                quiet = Closed((close, close, close, close, 0.0), next_ms + self.step_ms, "trades")
+                quiet = self._quiet(close, next_ms + self.step_ms)
                 rows.append(self._row(next_ms, quiet, None))
                 self._remember(next_ms, quiet.values, quiet.as_of_ms)
             elif next_ms < (min(self._unproven_ms, self._absent_ms) if self.step_ms == 1000 else self._absent_ms):
-                self.missing += 1
-                self._given_up[next_ms] = None
-                while len(self._given_up) > REMEMBERED:
-                    del self._given_up[next(iter(self._given_up))]
+                self._note_missing(next_ms, self._why_absent)
             else:
                 break
             self.position_ms = next_ms
         return rows
+
+    def _give_up_before(self, open_time_ms: int, why: str) -> None:
+        """Whatever opens before and has not come by now is not there at the venue."""
+        if open_time_ms > self._absent_ms:
+            self._absent_ms, self._why_absent = open_time_ms, why
+
+    def _note_missing(self, opened: int, why: str) -> None:
+        self.missing += 1
+        self.why_missing = why
+        self._given_up[opened] = None
+        while len(self._given_up) > REMEMBERED:
+            del self._given_up[next(iter(self._given_up))]
 
     def _quiet_close(self, opened: int) -> float | None:
         """The close that a quiet candle repeats; None where it may not have been quiet."""
@@ -207,6 +254,9 @@ class CandleSequence:
         if before is None or not is_over or not self._is_quiet(opened, opened + self.step_ms):
             return None
         return before.values[3]
+
+    def _quiet(self, close: float, as_of_ms: int) -> Closed:
+        return Closed((close, close, close, close, 0.0), as_of_ms, "trades")
 
     def _changed(self, opened: int, closed: Closed, known_ms: int) -> list[Row]:
         """The row of a correction, or of a candle that came after it was given up; nothing where nothing changed."""

@@ -59,7 +59,7 @@ class SymbolTrades:
         try:
             self._keep(self.read(message, self.connection.clock.latest_ms()))
         except MessageRefused as refused:
-            self.part.refuse(str(refused), message)
+            self.part.refuse(refused, message)
 
     async def watch(self) -> None:
         """Hears the socket until it brings something, or is lost."""
@@ -100,7 +100,7 @@ class SymbolTrades:
         for _ in range(PAGES):
             if not any(hole.first_id <= first <= hole.last_id for first, _ in self._holes):
                 return
-            found = await self.connection.trades_since(self.symbol, since_ms)
+            found = await self.connection.trades_since(self.symbol, since_ms, self.part.refuse)
             for first_id, trade in found:
                 self.part.filled += self._keep(trade, is_from_rest=True, first_id=first_id)
             if len(found) < PAGE:  # ccxt asks Binance for an hour at a time

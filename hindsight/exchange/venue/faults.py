@@ -17,6 +17,7 @@
 | correct | (closing candles) `seconds` later it comes again with `values`, by REST too; by default close = high |
 | gap | `candles` candles are left out, from the next to open; `where` = stream, rest or both |
 | status | (requests for paths like `path`) the answer is `status`, with Retry-After where `retry_after` says so |
+| answer | (requests) the field `name` (0.4: of rows, counted) of the answer is `value`; all of it without a `name` |
 | slow | (requests) the answer comes `seconds` later |
 | skew | its clock is `ms` ahead, in /time and in event times, until the fault is removed |
 
@@ -45,11 +46,12 @@ Kind = Literal[
     "correct",
     "gap",
     "status",
+    "answer",
     "slow",
     "skew",
 ]
 MISSING = object()
-OF_REQUESTS = frozenset({"status", "slow"})
+OF_REQUESTS = frozenset({"status", "answer", "slow"})
 STANDING = frozenset({"skew", "gap"})  # judged by time, not by counting messages
 
 

@@ -9,7 +9,9 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from hindsight.exchange.venue.faults import Fault
 from hindsight.exchange.venue.market import NotListed
+from hindsight.exchange.venue.spoiled import answered
 from hindsight.exchange.venue.venue import VENUE
 from hindsight.exchange.venue.weights import weight_of
 
@@ -30,13 +32,19 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     venue, path = request.app[VENUE], request.path
     if path.startswith("/control/"):
         return await handler(request)
+    spoiling: list[Fault] = []
     for fault in venue.faults.on_request(path):
         if fault.fault == "slow":
             await asyncio.sleep(fault.seconds)
+        elif fault.fault == "answer":
+            spoiling.append(fault)
         else:
             venue.requests[f"{path} {fault.status}"] += 1
             return refusal(fault.status, fault.retry_after)
     response = await _weighed(request, handler)
+    for fault in spoiling:
+        if isinstance(response, web.Response) and response.text is not None:
+            response.text = answered(response.text, fault)
     venue.requests[f"{path} {response.status}"] += 1
     return response
 

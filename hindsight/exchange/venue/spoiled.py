@@ -1,5 +1,7 @@
 """Messages spoiled in one way each, for the faults that ask for it."""
 
+import json
+from dataclasses import replace
 from decimal import Decimal
 
 from hindsight.exchange.venue.faults import MISSING, Fault
@@ -12,6 +14,15 @@ CROSSED_TICKS = 5
 def corrupted(text: str) -> str:
     """The text, not JSON any more though it begins like it."""
     return text.replace(":", "::", 1)
+
+
+def answered(text: str, fault: Fault) -> str:
+    """The text of an answer in JSON with the fault's value in its place, or instead of it."""
+    if not fault.name:
+        return json.dumps(None if fault.value is MISSING else fault.value)
+    answer = {"answer": json.loads(text)}
+    set_field(answer, replace(fault, name=f"answer.{fault.name}"))
+    return json.dumps(answer["answer"])
 
 
 def set_field(message: Message, fault: Fault) -> None:

@@ -21,10 +21,25 @@ class Ticks:
 def test_the_clock_goes_on_from_the_middle_of_the_round_trip(speed: float) -> None:
     ticks = Ticks()
     clock = VenueClock(ticks, speed)
-    clock.sync(NOW, 4999.9, 5000.1)
+    assert clock.sync(NOW, 4999.9, 5000.1)
     assert clock.now_ms() == NOW
     ticks.seconds += 2.5
     assert clock.now_ms() == NOW + 2500 * speed
+
+
+def test_one_wrong_answer_is_not_believed_and_a_lasting_jump_is() -> None:
+    ticks = Ticks()
+    clock = VenueClock(ticks)
+    clock.sync(NOW, 5000.0, 5000.0)
+    assert not clock.sync(NOW + 3_600_000, 5000.0, 5000.0)
+    assert clock.sync(NOW + 20, 5000.0, 5000.0)
+    assert clock.now_ms() == NOW + 20
+    assert not clock.sync(NOW - 9000, 5000.0, 5000.0)
+    assert not clock.sync(NOW + 9000, 5000.0, 5000.0)  # no two that agree
+    assert clock.now_ms() == NOW + 20
+    ticks.seconds += 1
+    assert clock.sync(NOW + 10_010, 5001.0, 5001.0)
+    assert clock.now_ms() == NOW + 10_010
 
 
 def test_what_the_market_proved_bounds_it_from_below_whatever_the_clock_says() -> None:

@@ -250,19 +250,19 @@ def test_without_any_socket_candles_still_land_over_rest(live: Callable[..., Any
 MALFORMED: list[tuple[str, dict[str, Any]]] = [
     ("no JSON", {"fault": "corrupt"}),
     ("no JSON", {"fault": "truncate"}),
-    ("no event type", {"fault": "field", "name": "e"}),
-    ("nobody asked for None 1m", {"fault": "field", "name": "s"}),
-    ("nobody asked for LTCUSDT 1m", {"fault": "field", "name": "s", "value": "LTCUSDT"}),
-    ("no candle in it", {"fault": "field", "name": "k"}),
-    ("close is missing", {"fault": "field", "name": "k.c"}),
-    ("high is not a number", {"fault": "field", "name": "k.h", "value": "high"}),
-    ("close is not a number", {"fault": "field", "name": "k.c", "value": "NaN"}),
+    ("unreadable", {"fault": "field", "name": "e"}),
+    ("nobody asked for it", {"fault": "field", "name": "s"}),
+    ("nobody asked for it", {"fault": "field", "name": "s", "value": "LTCUSDT"}),
+    ("unreadable", {"fault": "field", "name": "k"}),
+    ("a field is missing", {"fault": "field", "name": "k.c"}),
+    ("no number", {"fault": "field", "name": "k.h", "value": "high"}),
+    ("no number", {"fault": "field", "name": "k.c", "value": "NaN"}),
     ("no JSON", {"fault": "field", "name": "k.c", "value": float("nan")}),
-    ("negative volume", {"fault": "field", "name": "k.v", "value": "-1"}),
-    ("open time is not an instant", {"fault": "field", "name": "k.t", "value": "now"}),
-    ("open time is not a multiple", {"fault": "field", "name": "k.t", "value": 1709294400001}),
-    ("final", {"fault": "field", "name": "k.x", "value": 1}),
-    ("no candle in it", {"fault": "field", "name": "k", "value": [1, 2]}),
+    ("negative", {"fault": "field", "name": "k.v", "value": "-1"}),
+    ("no instant", {"fault": "field", "name": "k.t", "value": "now"}),
+    ("contradictory", {"fault": "field", "name": "k.t", "value": 1709294400001}),
+    ("a field is missing", {"fault": "field", "name": "k.x", "value": 1}),
+    ("unreadable", {"fault": "field", "name": "k", "value": [1, 2]}),
 ]
 
 
@@ -280,13 +280,10 @@ def test_a_malformed_candle_is_refused_and_counted_and_the_rest_goes_on(
         async with live() as run:
             await run.connected(CANDLES)
             for reason, fault in MALFORMED:
-                before = sum(count for told, count in run.part(CANDLES)["refused"].items() if reason in told)
+                before = run.part(CANDLES)["refused"].get(reason, 0)
                 await strike(run, KLINES, fault, 2, only="closing")
                 await run.until(
-                    lambda reason=reason, before=before: (
-                        sum(count for told, count in run.part(CANDLES)["refused"].items() if reason in told)
-                        >= before + 2
-                    )
+                    lambda reason=reason, before=before: run.part(CANDLES)["refused"].get(reason, 0) >= before + 2
                 )
             await run.landed(ETH_1M, 3)
             run.assert_whole(ETH_1M)

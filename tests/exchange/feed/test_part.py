@@ -5,7 +5,9 @@ from random import Random
 
 import pytest
 
+from hindsight.errors import MessageRefused
 from hindsight.exchange.feed.part import FIRST_WAIT, LONGEST_PATIENCE, LONGEST_WAIT, Part, Times
+from hindsight.exchange.feed.reasons import Reason
 
 
 @pytest.fixture
@@ -24,6 +26,22 @@ def test_waits_double_with_jitter_up_to_a_longest_one(part: Part) -> None:
         middle = min(LONGEST_WAIT, FIRST_WAIT * 2**failures)
         assert middle * 0.5 <= min(drawn) < max(drawn) <= middle * 1.5
         assert max(drawn) - min(drawn) > middle * 0.5
+
+
+def test_the_first_message_after_failures_makes_the_next_wait_a_short_one(part: Part) -> None:
+    for _ in range(8):
+        part.lost("refused")
+    part.heard()
+    part.lost("gone")
+    assert part.times.backoff(part.failures - 1) <= FIRST_WAIT * 1.5
+
+
+def test_what_is_refused_is_counted_by_one_of_a_few_reasons_whatever_the_venue_said(part: Part) -> None:
+    for number in range(500):
+        part.refuse(MessageRefused(f"nobody asked for {number}", Reason.NOT_ASKED_FOR), number)
+    assert part.shown()["refused"] == {"nobody asked for it": 500}
+    with pytest.raises(ValueError, match="anything"):
+        part.refuse(MessageRefused("anything", "anything"), 1)
 
 
 def test_a_part_is_silent_after_the_setting_and_more_patiently_the_more_often_in_vain(
@@ -60,8 +78,8 @@ def test_a_flood_of_malformed_messages_is_counted_whole_and_logged_ever_less(
     part: Part, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(1000):
-        part.refuse("no JSON", "{" * 5000)
-    assert part.refused["no JSON"] == 1000
+        part.refuse(MessageRefused("no JSON", Reason.NO_JSON), "{" * 5000)
+    assert part.refused == {"no JSON": 1000}
     assert len(caplog.messages) == 3 + 8  # 1, 2, 3, 4, 8, 16 ... 512
     assert all(len(message) < 500 for message in caplog.messages)
 

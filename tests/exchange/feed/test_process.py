@@ -113,6 +113,8 @@ def test_a_segment_cut_in_half_is_left_alone_by_the_next_feed(live: Callable[...
             cut = run.settings.landing_path / newest.name
             cut.write_bytes(newest.read_bytes()[:-20])
             newest.unlink()
+            torn = run.settings.landing_path / f".{newest.name}.new"
+            torn.write_bytes(b"{")
             lost = [
                 row for row in run.seen["candles"] if row["open_time_ms"] >= run.seen["candles"][-1]["open_time_ms"]
             ]
@@ -123,6 +125,7 @@ def test_a_segment_cut_in_half_is_left_alone_by_the_next_feed(live: Callable[...
                 await run.landed(ETH_1M, 5)
                 rows = {row["open_time_ms"]: row for row in run.candles(ETH_1M)}
             assert lost[0]["open_time_ms"] in rows  # REST gave it back
+            assert not torn.exists()
 
     asyncio.run(scene())
 
