@@ -1,7 +1,7 @@
 """Ingest: what the feed has landed becomes candles, indicators, pivots and order books.
 
-A pass takes up everything that waits, in one transaction per ROWS_AT_ONCE candles, and archives the segments after it:
-a kill in between has them taken up again, which changes nothing. It calls what a backfill calls, so the tables of a
+A pass takes up everything that waits, ROWS_AT_ONCE candles at a time and a few streams in one transaction, and archives
+the segments after it: a kill in between has them taken up again, which changes nothing. It calls what a backfill calls, so the tables of a
 stretch that was recorded live are those of a backfill of it.
 
 Now is the venue's clock as it stands in the segments, never this machine's: what arrives late is known from then on.
@@ -38,6 +38,7 @@ from hindsight.store.warehouse import Warehouse
 logger = logging.getLogger(__name__)
 SEGMENTS_AT_ONCE = 1000
 ROWS_AT_ONCE = 2000  # candles: readers wait about a tenth of a second for as many
+STREAMS_AT_ONCE = 2  # in one transaction: the same
 DELIVERED = pl.Schema(
     {"open_time_ms": pl.Int64}
     | dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64)
@@ -87,12 +88,15 @@ def ingest(warehouse: Warehouse, landing: Landing, clock: Callable[[], datetime]
         candles, seconds = _by_stream(segments), _book_seconds(segments)
         if candles or len(seconds):
             now = from_ms(max(segment.venue_ms for _, segment in segments))
-            with warehouse.writing() as con:
-                for stream, batch in candles.items():
-                    taken, closes = record_delivered(con, stream, batch, now, max_gap=max_gap)
-                    streams.setdefault(stream, Taken()).add(taken)
-                    note(con, stream, "", "stored", closes, clock())
-                write_order_book(con, seconds)
+            left, books_left = list(candles), seconds
+            while left or len(books_left):
+                with warehouse.writing() as con:
+                    write_order_book(con, books_left)
+                    for stream in left[:STREAMS_AT_ONCE]:
+                        taken, closes = record_delivered(con, stream, candles[stream], now, max_gap=max_gap)
+                        streams.setdefault(stream, Taken()).add(taken)
+                        note(con, stream, "", "stored", closes, clock())
+                left, books_left = left[STREAMS_AT_ONCE:], books_left.clear()
             for venue, symbol, rows in seconds.group_by("venue", "symbol").len().iter_rows():
                 books[venue, symbol] = books.get((venue, symbol), 0) + rows
         for path, _ in segments:
@@ -119,10 +123,11 @@ def record_delivered(
     start = written.span.start if before is None else min(before.as_of, written.span.start)
     for month in months_reached(con, stream, Window(start=start, end=max(start, written.span.end))):
         taken.indicators += replace_indicators(con, stream, month)
-    while (month := unseen_month(con, stream, written.span.end)) is not None:
-        for level, found in confirm_pivots(con, stream, month, max_gap)["level"].value_counts().iter_rows():
+    mark = before
+    while (month := unseen_month(con, stream, mark, written.span.end)) is not None:
+        pivots, mark = confirm_pivots(con, stream, mark, month, max_gap)
+        for level, found in pivots["level"].value_counts().iter_rows():
             taken.pivots[level] += found
-    mark = pivot_mark(con, stream)
     taken.closed = mark.as_of if mark else None
     is_new = (pl.col("revision") == 0) & (pl.col("open_time") >= before.as_of) if before else pl.lit(False)
     return taken, (batch.filter(is_new)["open_time"] + stream.step).to_list()

@@ -204,11 +204,12 @@ def record_pivots(warehouse: Warehouse, stream: Stream, until: datetime, *, max_
     while not is_done:
         seen = 0
         with warehouse.writing() as con:
+            mark = tables.pivot_mark(con, stream)
             while seen < BATCH_ROWS and not is_done:
-                month = unseen_month(con, stream, until)
+                month = unseen_month(con, stream, mark, until)
                 is_done = month is None
                 if month is not None:
-                    found = confirm_pivots(con, stream, month, max_gap)
+                    found, mark = confirm_pivots(con, stream, mark, month, max_gap)
                     for level, count in found["level"].value_counts().iter_rows():
                         confirmed[level] += count
                     seen += _length(month, stream)
@@ -219,17 +220,19 @@ def _length(window: Window, stream: Stream) -> int:
     return (window.end - window.start) // stream.step
 
 
-def unseen_month(con: duckdb.DuckDBPyConnection, stream: Stream, until: datetime) -> Window | None:
-    """From the first candle that pivots have not seen to its month's end or `until`; None where they have seen all."""
-    mark = tables.pivot_mark(con, stream)
+def unseen_month(
+    con: duckdb.DuckDBPyConnection, stream: Stream, mark: tables.PivotMark | None, until: datetime
+) -> Window | None:
+    """From the first candle after `mark` to its month's end or `until`; None where pivots have seen all of them."""
     seen_until = EPOCH if mark is None else mark.as_of
     start = None if seen_until >= until else tables.first_candle(con, stream, Window(start=seen_until, end=until))
     return None if start is None else Window(start=start, end=min(next_month(start), until))
 
 
-def confirm_pivots(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, max_gap: int) -> pl.DataFrame:
-    """The pivots that the candles of `window` confirmed, stored with the state after them."""
-    mark = tables.pivot_mark(con, stream)
+def confirm_pivots(
+    con: duckdb.DuckDBPyConnection, stream: Stream, mark: tables.PivotMark | None, window: Window, max_gap: int
+) -> tuple[pl.DataFrame, tables.PivotMark]:
+    """The pivots that the candles of `window`, those after `mark`, confirmed; stored with the mark after them."""
     needed = Window(start=anchor(window.start, stream.step), end=window.end)
     current, revisions = tables.read_candles(con, stream, needed), tables.read_revisions(con, stream, needed)
     last = current["open_time"].max()
@@ -243,10 +246,9 @@ def confirm_pivots(con: duckdb.DuckDBPyConnection, stream: Stream, window: Windo
     after, pivots = advance(before, candles, stream.step, max_gap)
     tables.append_pivots(con, stream, pivots)
     since = window.start if mark is None else mark.since
-    tables.write_pivot_mark(
-        con, stream, tables.PivotMark(since=since, as_of=last + stream.step, state=after.to_bytes())
-    )
-    return pivots
+    moved = tables.PivotMark(since=since, as_of=last + stream.step, state=after.to_bytes())
+    tables.write_pivot_mark(con, stream, moved)
+    return pivots, moved
 
 
 def _atr_at_close(current: pl.DataFrame, revisions: pl.DataFrame, window: Window, step: timedelta) -> pl.DataFrame:

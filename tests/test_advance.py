@@ -237,6 +237,20 @@ def test_a_segment_that_cannot_be_read_is_set_aside_with_its_reason_and_the_rest
     assert landing.segments() == []
 
 
+def test_more_streams_than_one_transaction_holds_are_all_taken_up(fresh: Settings, table: Callable):
+    symbols = tuple(f"{name}/USDT" for name in ("ETH", "BTC", "SOL", "XRP", "ADA"))
+    every = fresh.model_copy(update={"symbols": symbols})
+    candles = pl.concat(open_source(fresh).candles(fresh.streams[0], Window(start=START, end=START + 30 * MINUTE)))
+    delivered = [row for stream in every.streams for row in rows(candles, stream)]
+    Landing(fresh.landing_path).write("candles", delivered, to_ms(END), to_ms(END))
+    warehouse = Warehouse(path=fresh.warehouse_path, lock_timeout_seconds=5)
+    done = ingest(warehouse, Landing(fresh.landing_path), lambda: END, max_gap=3)
+    assert {stream: taken.candles for stream, taken in done.streams.items()} == dict.fromkeys(every.streams, 30)
+    assert set(table(fresh, "candles", "symbol")["symbol"]) == set(symbols)
+    assert set(table(fresh, "indicators", "symbol")["symbol"]) == set(symbols)
+    assert Landing(fresh.landing_path).segments() == []
+
+
 def test_candles_from_before_the_recorded_history_are_left_out_aloud(
     fresh: Settings, table: Callable, caplog: pytest.LogCaptureFixture
 ):
