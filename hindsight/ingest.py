@@ -1,8 +1,8 @@
 """Ingest: what the feed has landed becomes candles, indicators, pivots and order books.
 
 A pass takes up everything that waits, ROWS_AT_ONCE candles at a time and a few streams in one transaction, and archives
-the segments after it: a kill in between has them taken up again, which changes nothing. It calls what a backfill calls, so the tables of a
-stretch that was recorded live are those of a backfill of it.
+the segments after it: a kill in between has them taken up again, which changes nothing. It calls what a backfill calls,
+so the tables of a stretch that was recorded live are those of a backfill of it.
 
 Now is the venue's clock as it stands in the segments, never this machine's: what arrives late is known from then on.
 """
