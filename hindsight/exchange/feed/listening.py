@@ -79,6 +79,16 @@ class Listening:
             code, reason, url, method, response_headers, response_body, *rest
         )
 
+    def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *_: Any, **__: Any) -> Any:
+        """Every row of an answer: ccxt passes over those without an open time, as if the venue had no such candle."""
+        return [self._parsed(row, market) for row in ohlcvs] if isinstance(ohlcvs, list) else ohlcvs
+
+    def _parsed(self, row: Any, market: Any) -> Any:
+        try:
+            return self.parse_ohlcv(row, market)  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception:  # whatever ccxt stumbles over: refused as it is
+            return None
+
     # Of the class of ccxt.pro that stands behind.
     def handle_message(self, client: Any, message: Any) -> None:
         super().handle_message(client, message)  # pyright: ignore[reportAttributeAccessIssue]
