@@ -74,7 +74,8 @@ class Window:
             raise ValueError(f"window ends before it starts: {self.start} .. {self.end}")
 
     def __str__(self) -> str:
-        return f"[{self.start:%Y-%m-%d %H:%M}, {self.end:%Y-%m-%d %H:%M})"
+        shape = "%Y-%m-%d %H:%M:%S" if self.start.second or self.end.second else "%Y-%m-%d %H:%M"
+        return f"[{self.start:{shape}}, {self.end:{shape}})"
 
     def months(self) -> Iterator["Window"]:
         """The window cut at the first instants of UTC months, in order."""

@@ -125,3 +125,10 @@ def test_the_floor_of_a_moment_is_the_open_time_of_its_candle(timeframe):
     assert opened <= moment < opened + step
     assert to_ms(opened) % to_ms(datetime(1970, 1, 1, tzinfo=UTC) + step) == 0
     assert floor_to(opened, step) == opened
+
+
+def test_a_window_shows_seconds_where_it_has_some():
+    start = datetime(2024, 3, 1, 12, 40, tzinfo=UTC)
+    assert str(Window(start=start, end=start + timedelta(minutes=1))) == "[2024-03-01 12:40, 2024-03-01 12:41)"
+    second = Window(start=start, end=start + timedelta(seconds=1))
+    assert str(second) == "[2024-03-01 12:40:00, 2024-03-01 12:40:01)"
