@@ -89,6 +89,11 @@ class Listening:
         except Exception:  # whatever ccxt stumbles over: refused as it is
             return None
 
+    def parse_trades(self, trades: Any, *rest: Any, **more: Any) -> Any:
+        if not isinstance(trades, list):
+            raise TypeError("the answer is no list of trades")
+        return super().parse_trades(trades, *rest, **more)  # pyright: ignore[reportAttributeAccessIssue]
+
     # Of the class of ccxt.pro that stands behind.
     def handle_message(self, client: Any, message: Any) -> None:
         super().handle_message(client, message)  # pyright: ignore[reportAttributeAccessIssue]

@@ -17,6 +17,7 @@ from hindsight.exchange.segments import Row
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 PAGES, HOUR_MS = 100, 3_600_000  # how much is gone through for one hole
+MALFORMED = 8  # answers with rows that could not be read, until a hole that they left open counts as missing
 HOLES = 200  # that are remembered, should their trades come late
 REMEMBERED = 5000  # trades whose ids are remembered where they do not count up
 Reader = Callable[[Any, int], HeardTrade]
@@ -52,6 +53,7 @@ class SymbolTrades:
         self._unasked: list[Hole] = []  # that REST was not asked for yet
         self._seen: dict[int | str, None] = {}
         self._is_looking_back = False
+        self._is_malformed = False  # some of what REST answered last
 
     def take(self, message: Any) -> None:
         """Takes in what the socket brought."""
@@ -73,15 +75,15 @@ class SymbolTrades:
 
     async def mend(self) -> None:
         """Asks REST for the trades that the socket did not bring, for ever."""
-        failures = 0
+        failures = malformed = 0
         while True:
             await asyncio.sleep(POLL_SECONDS if not failures else self.part.times.backoff(failures))
             is_due = self._is_looking_back and self.part.is_heard and not self.connection.hears_raw
             if not self._unasked and not is_due:
                 continue
-            asked = list(self._unasked)
+            asked, self._is_malformed = list(self._unasked), False
             try:
-                for trade in await self.connection.last_trades(self.symbol, self.part.refuse):
+                for trade in await self.connection.last_trades(self.symbol, self._refuse):
                     self.part.filled += self._keep(trade, is_from_rest=True)
                 for hole in asked:
                     await self._fill(hole)
@@ -90,6 +92,10 @@ class SymbolTrades:
                     logger.warning("%s: cannot be mended: %s", self.part.name, error)
                 failures += 1
                 continue
+            if self._is_malformed and malformed < MALFORMED and any(map(self._is_open, asked)):
+                malformed, failures = malformed + 1, failures + 1
+                continue
+            malformed = 0
             failures, self._is_looking_back = 0, False
             self._unasked = [hole for hole in self._unasked if hole not in asked]
             self._count()
@@ -98,9 +104,9 @@ class SymbolTrades:
         """Goes through the trades since a hole began, where the newest ones did not reach back to it."""
         since_ms = hole.since_ms
         for _ in range(PAGES):
-            if not any(hole.first_id <= first <= hole.last_id for first, _ in self._holes):
+            if not self._is_open(hole):
                 return
-            found = await self.connection.trades_since(self.symbol, since_ms, self.part.refuse)
+            found = await self.connection.trades_since(self.symbol, since_ms, self._refuse)
             for first_id, trade in found:
                 self.part.filled += self._keep(trade, is_from_rest=True, first_id=first_id)
             if len(found) < PAGE:  # ccxt asks Binance for an hour at a time
@@ -109,6 +115,14 @@ class SymbolTrades:
                 since_ms = max(found[-1][1].time_ms, since_ms + 1)
             if since_ms > self.connection.clock.now_ms():
                 return
+
+    def _is_open(self, hole: Hole) -> bool:
+        return any(hole.first_id <= first <= hole.last_id for first, _ in self._holes)
+
+    def _refuse(self, refused: MessageRefused, row: object) -> None:
+        """Counts what REST answered and cannot be used: what it should have been may be there all the same."""
+        self._is_malformed = True
+        self.part.refuse(refused, row)
 
     def _keep(self, trade: HeardTrade, *, is_from_rest: bool = False, first_id: int | None = None) -> bool:
         """Whether the trade is a new one. From `first_id` to its own, it stands for several."""
