@@ -14,28 +14,6 @@ logger = logging.getLogger(__name__)
 CHECKOUT = Path(__file__).resolve().parents[1]
 WORKSPACE = CHECKOUT / "workspace.yaml"
 SEAL = "# As written by hindsight, "  # opens the last line: the digest of those above, so that an edit shows
-# The file that version 0.1.0 copied into homes, unsealed.
-UNSEALED = "5a329d62b8c5103e0db21bb7dc960b1600b9b6dfba7aa28416bae94c2fd95e75"
-ON_SQLITE = """
-# Dagster's SQLite files, kept open and trusted to be whole: a run spends 0.1 s less on them.
-storage:
-  custom:
-    module: pipelines.sqlite
-    class: QuickSqliteStorage
-    config:
-      base_dir:
-        env: DAGSTER_HOME
-"""
-ON_POSTGRES = """
-# Connections that stay open. The address, which may hold a password, stays in the setting postgres_url.
-storage:
-  custom:
-    module: pipelines.postgres
-    class: PooledPostgresStorage
-    config:
-      postgres_url:
-        env: HINDSIGHT_POSTGRES_URL
-"""
 WARM, STOCK = ("pipelines.launcher", "WarmRunLauncher"), ("dagster", "DefaultRunLauncher")
 
 
@@ -53,7 +31,8 @@ def prepare(settings: Settings) -> Path:
 
 def instance_yaml(settings: Settings) -> str:
     """The dagster.yaml of an instance under these settings, sealed."""
-    text = (CHECKOUT / "dagster.yaml").read_text() + (ON_POSTGRES if settings.postgres_url else ON_SQLITE)
+    storage = "dagster.postgres.yaml" if settings.postgres_url else "dagster.sqlite.yaml"
+    text = "\n".join((CHECKOUT / name).read_text() for name in ("dagster.yaml", storage))
     if settings.run_launcher == "stock":
         for warm, stock in zip(WARM, STOCK, strict=True):
             text = text.replace(warm, stock)
@@ -83,7 +62,7 @@ def _keep_current(path: Path, text: str) -> None:
 
 def _is_ours(text: str) -> bool:
     above, seal, digest = text.rpartition(SEAL)
-    return digest.strip() == _digest(above) if seal else _digest(text) == UNSEALED
+    return bool(seal) and digest.strip() == _digest(above)
 
 
 def _digest(text: str) -> str:

@@ -52,18 +52,6 @@ def test_a_file_that_was_there_before_stays(home: Path, found: str) -> None:
     assert file.read_text() == found
 
 
-def test_the_file_of_the_first_version_is_replaced(home: Path) -> None:
-    first = ["git", "show", "9b64a8f:dagster.yaml"]
-    shown = subprocess.run(first, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    if shown.returncode:
-        pytest.skip("the history of this checkout does not reach back to the first version")
-    file = home / "dagster" / "dagster.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text(shown.stdout)
-    prepare(load())
-    assert file.read_text() == instance_yaml(load())
-
-
 def test_no_address_of_a_database_is_written_to_disk(home: Path) -> None:
     settings = load(postgres_url="postgresql://somebody:secret@localhost/dagster")
     assert "secret" not in (prepare(settings) / "dagster.yaml").read_text()
