@@ -80,7 +80,9 @@ class Connection:
 
     async def open(self) -> None:
         """Loads the venue's markets and reads its clock. Raises VenueUnavailable."""
-        await self.ask(self.exchange.load_markets)
+        await self.ask(lambda: self.exchange.load_markets(True))  # not those of an answer before that were none
+        if not self.exchange.markets:
+            raise AnswerUnreadable(f"{self.name} answered with no markets at all")
         await self.sync_clock()
 
     def check(self, streams: Iterable[Stream]) -> None:
