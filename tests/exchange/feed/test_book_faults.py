@@ -87,7 +87,7 @@ def test_a_dead_book_gives_no_rows_and_its_candles_go_on(live: Callable[..., Any
             await more_rows(run, 3)
             run.venue.faults.add("half_open", stream=DEPTH)
             await run.until(lambda: not run.venue.faults.armed)
-            await asyncio.sleep(1.5)  # 7 of the venue's seconds
+            await asyncio.sleep(3)  # 15 of the venue's seconds; seconds are given out 5 later, and land after that
             count = len(run.rows("order_book"))
             await run.landed("simulated ETH/USDT 1s", 8)
             assert len(run.rows("order_book")) == count
