@@ -18,7 +18,7 @@ import yaml
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from hindsight.errors import AlreadyRunning
-from hindsight.exchange.heartbeat import expect_none
+from hindsight.exchange.heartbeat import note_wanted
 from hindsight.settings import Settings
 from pipelines import warm
 from pipelines.feeding import has_venue, market_parts
@@ -40,8 +40,7 @@ def up(settings: Settings, port: int, *, feed: bool) -> None:
         os.environ[warm.OWNER] = str(os.getpid())
         supervisor = Supervisor()
         market = market_parts(settings, supervisor.say) if feed else []
-        if not market:
-            expect_none(settings.heartbeat_path)
+        note_wanted(settings.heartbeat_path, is_wanted=bool(market))
         supervisor.say(f"the UI opens at http://127.0.0.1:{port}; Ctrl-C stops everything")
         supervisor.run([*market, *_dagster_parts(settings, instance, scratch, port, has_market=bool(market))])
         supervisor.say("stopping")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,12 +72,13 @@ def read_beat(path: Path) -> Beat | None:
         return None
 
 
-def expect_none(path: Path) -> None:
-    """Notes in the heartbeat that no feed is to run; one that starts all the same writes its own over it."""
+def note_wanted(path: Path, *, is_wanted: bool) -> None:
+    """Notes in the heartbeat that the last feed left whether one is to run; a feed writes its own over it."""
+    draft = path.with_name(f".{path.name}.new")
     try:
-        beat = json.loads(path.read_bytes()) | {"is_wanted": False}
-    except (OSError, ValueError, TypeError):  # none ever ran, or what it left says nothing
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(beat))
-    draft.replace(path)
+        beat = json.loads(path.read_bytes()) | {"is_wanted": is_wanted}
+        draft.write_text(json.dumps(beat))
+        draft.replace(path)
+    except (OSError, ValueError, TypeError) as error:
+        if path.exists():  # where none ever ran there is nothing to note
+            logger.warning("%s still says what the last feed left there: %s", path, error)

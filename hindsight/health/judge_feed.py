@@ -39,11 +39,15 @@ def judge_part(name: str, beat: Beat | None, feed: Finding, now: Now) -> Finding
     """How one connection of the feed fares."""
     part = None if beat is None else beat.parts.get(name)
     if beat is None or part is None:
+        if feed.verdict == "off":
+            return off("connection", name, feed.sentence, {})
         if feed.verdict != "ok":
             return follows("connection", name, feed.verdict, "See the feed.", {})
         return calls("connection", name, "dead", "The feed was started without it: restart `hindsight up`.", {})
     here_ms = beat.here_ms(now.at)
     figures = _figures(part, here_ms)
+    if feed.verdict == "off":
+        return off("connection", name, feed.sentence, figures)
     if feed.verdict != "ok":
         return follows("connection", name, feed.verdict, "See the feed.", figures)
     if part.state == "connected":
@@ -75,8 +79,9 @@ def judge_home(free_bytes: int, set_aside: int) -> list[Finding]:
         findings[0] = calls("home", "disk space", "dead" if free_bytes < ROOM else "late", sentence, room)
     if set_aside:
         sentence = (
-            f"{set_aside} landed segments could not be read, and what they held is missing from the tables. The "
-            "reasons stand in landing/refused/. Move one that you repaired back into landing/; delete the others."
+            f"{set_aside} landed segments could not be read; the feed fetches their candles once more. What else they "
+            "held is missing. The reasons stand in landing/refused/: move a segment that you repaired back into "
+            "landing/, and delete the others."
         )
         findings[1] = calls("home", "refused segments", "late", sentence, refused)
     return findings

@@ -36,6 +36,8 @@ def judge_candles(standing: StreamStanding, part: Finding, waiting_since: dateti
         return off("candles", name, "Nothing is stored yet; the feed fetches history first.", figures)
     overdue = now.since(close + standing.stream.step)
     figures = {"overdue": overdue, **of_stage("stored", standing.stored)}
+    if part.verdict == "off":
+        return off("candles", name, part.sentence, figures)
     if overdue <= now.late_seconds:
         return timely("candles", name, "stored", standing.stored, figures, now)
     verdict, last = (

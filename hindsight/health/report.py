@@ -123,4 +123,4 @@ def _first_late(*causes: Finding) -> Finding:
 
 
 def _set_aside(landing: Path) -> int:
-    return sum(1 for _ in (landing / "refused").glob("*.reason"))
+    return sum(1 for _ in (landing / "refused").glob("*.jsonl"))

@@ -122,7 +122,7 @@ def test_a_lost_connection_calls_for_itself_alone(live: Settings, beat: Callable
 def test_segments_set_aside_are_told_of_until_a_person_has_seen_to_them(live: Settings, end):
     refused = live.landing_path / "refused"
     refused.mkdir(parents=True)
-    (refused / "1-candles.jsonl.reason").write_text("truncated\n")
+    (refused / "1-candles.jsonl").write_text("torn")
     assert calling(health(live, end + SECOND)) == ["refused segments"]
 
 

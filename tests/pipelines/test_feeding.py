@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from hindsight.exchange.heartbeat import expect_none
+from hindsight.exchange.heartbeat import note_wanted
 from hindsight.health.report import health
 from hindsight.market.streams import to_ms
 from hindsight.settings import Settings
@@ -62,15 +62,18 @@ def test_where_no_feed_is_to_run_a_dead_one_calls_nobody_until_the_next_one_runs
 ) -> None:
     settings, noon = copy_home(venue_home), datetime(2024, 3, 2, 12, tzinfo=UTC)
 
-    def calling(minutes: int) -> list[str]:
+    def look(minutes: int) -> list[tuple[str, bool]]:
         found = health(settings, noon + timedelta(minutes=minutes)).findings
-        return [each.name for each in found if each.kind in ("feed", "connection", "candles") and each.needs_a_person]
+        return [(each.verdict, each.needs_a_person) for each in found if each.kind in ("feed", "connection", "candles")]
 
-    expect_none(settings.heartbeat_path)
+    note_wanted(settings.heartbeat_path, is_wanted=False)
     assert not settings.heartbeat_path.exists()
     beat(settings, noon)
-    assert calling(minutes=5) == ["the feed"]
-    expect_none(settings.heartbeat_path)
-    assert calling(minutes=5) == []
+    assert ("dead", True) in look(minutes=5)
+    note_wanted(settings.heartbeat_path, is_wanted=False)
+    assert set(look(minutes=5)) == {("off", False)}
+    note_wanted(settings.heartbeat_path, is_wanted=True)  # also where the next one never gets as far as a heartbeat
+    assert ("dead", True) in look(minutes=5)
+    note_wanted(settings.heartbeat_path, is_wanted=False)
     beat(settings, noon)
-    assert calling(minutes=5) == ["the feed"]
+    assert ("dead", True) in look(minutes=5)
