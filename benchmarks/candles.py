@@ -104,7 +104,7 @@ def materialize(home: str) -> dict[str, Any]:
 
     import assets.candles as module
     from assets.partitions import range_tags
-    from pipelines.instance import open_instance
+    from pipelines.home.instance import open_instance
     from resources.exchange import SourceResource
     from resources.progress import Progress
     from resources.scope import ScopeResource

@@ -103,7 +103,7 @@ def up(
     Whatever of it dies is started again. With simulated candles it starts the venue that they come from, too.
     """
     with _told_plainly():
-        from pipelines.up import up as run_all
+        from pipelines.up.command import up as run_all
 
         run_all(load(), port, feed=feed)
 

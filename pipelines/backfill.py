@@ -20,9 +20,9 @@ from assets.partitions import note_streams
 from hindsight.errors import HindsightError
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
-from pipelines.instance import open_instance
-from pipelines.processes import Process
-from pipelines.run_process import PID
+from pipelines.home.instance import open_instance
+from pipelines.runs.processes import Process
+from pipelines.runs.run_process import PID
 from resources.progress import Listener, Progress
 
 

@@ -20,7 +20,7 @@ UNDER_WAY = [
 
 @dataclass(slots=True)
 class Runs:
-    """The runs of one instance, noted as time goes by: old ones are forgotten (pipelines/forget.py)."""
+    """The runs of one instance, noted as time goes by: old ones are forgotten (pipelines/home/forget.py)."""
 
     instance: dg.DagsterInstance
     seen: dict[str, tuple[str, str, float, float | None]] = field(default_factory=dict)  # job, status, start, end

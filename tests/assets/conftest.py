@@ -13,7 +13,7 @@ import pytest
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
 from pipelines.backfill import run_job
-from pipelines.instance import open_instance
+from pipelines.home.instance import open_instance
 from resources.progress import silence
 
 DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 2, 12, tzinfo=UTC))

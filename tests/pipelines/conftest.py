@@ -20,9 +20,9 @@ from dagster._core.workspace.load_target import PythonFileTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from hindsight.settings import load
-from pipelines import warm
-from pipelines.instance import open_instance
-from pipelines.processes import Process
+from pipelines.home.instance import open_instance
+from pipelines.runs import warm
+from pipelines.runs.processes import Process
 
 SMALL = Path(__file__).with_name("small_definitions.py")
 SECONDS = 90.0

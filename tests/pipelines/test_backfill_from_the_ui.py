@@ -15,7 +15,7 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from hindsight.settings import load
 from hindsight.status import status
-from pipelines.instance import WORKSPACE, open_instance
+from pipelines.home.instance import WORKSPACE, open_instance
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {

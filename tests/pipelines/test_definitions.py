@@ -9,7 +9,7 @@ from dagster._core.run_coordinator import DefaultRunCoordinator
 from assets.partitions import MARKET_MONTHS, STREAM_MONTHS
 from hindsight.settings import load
 from pipelines.definitions import defs
-from pipelines.instance import WORKSPACE, open_instance
+from pipelines.home.instance import WORKSPACE, open_instance
 
 HEAVY = ("torch", "ccxt", "numba", "sklearn", "matplotlib", "scipy", "pandas")
 

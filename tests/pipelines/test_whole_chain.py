@@ -26,7 +26,7 @@ from hindsight.exchange.venue_time import venue_clock
 from hindsight.settings import Settings, load
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
-from pipelines.instance import prepare
+from pipelines.home.instance import prepare
 from tests.conftest import QUICK
 from tests.pipelines.conftest import TERMINATE, live_in, until
 from tests.pipelines.test_up import SECONDS, Up, running

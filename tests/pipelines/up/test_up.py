@@ -19,8 +19,8 @@ import dagster as dg
 import pytest
 
 from hindsight.settings import load
-from pipelines.instance import prepare
-from pipelines.processes import Process
+from pipelines.home.instance import prepare
+from pipelines.runs.processes import Process
 from tests.pipelines.conftest import live_in, until
 
 # At sixty times the usual pace, a candle closes every second.
@@ -37,8 +37,8 @@ MARKS = {
     "venue": "hindsight venue",
     "feed": "hindsight feed",
     "code": "dagster api grpc",
-    "template": "pipelines.template",
-    "daemon": "pipelines.daemon",
+    "template": "pipelines.runs.template",
+    "daemon": "pipelines.home.daemon",
     "webserver": "dagster_webserver",
 }
 SECONDS = 150.0

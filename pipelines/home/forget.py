@@ -1,6 +1,6 @@
 """Forgets the oldest runs that sensors have started: one a second is 11 GB of events a day.
 
-    python -m pipelines.forget
+    python -m pipelines.home.forget
 
 What a person started stays; what failed stays for a month, as the ticks do that failed; and so does the run that last
 made each partition of each asset, without which that would count as never made. Nothing of it touches the tables: they

@@ -16,9 +16,9 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.utils import make_new_run_id
 
 from hindsight.settings import load
-from pipelines.instance import CHECKOUT, WORKSPACE, instance_yaml, open_instance, prepare
-from pipelines.launcher import WarmRunLauncher
-from pipelines.sqlite import OPEN_FILES
+from pipelines.home.instance import CHECKOUT, WORKSPACE, instance_yaml, open_instance, prepare
+from pipelines.home.sqlite import OPEN_FILES
+from pipelines.runs.launcher import WarmRunLauncher
 from tests.pipelines.conftest import LAUNCH, until
 
 

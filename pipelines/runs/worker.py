@@ -16,8 +16,8 @@ from dagster._grpc.impl import core_execute_run
 from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
-from pipelines.processes import Process
-from pipelines.warm import Request, Worker
+from pipelines.runs.processes import Process
+from pipelines.runs.warm import Request, Worker
 
 PROCESS = "process"  # in the metadata of a run's first event: what names the process
 LOADED: dict[CodePointer, RepositoryDefinition] = {}  # by the template, before it forked

@@ -6,7 +6,7 @@ from dagster_postgres import DagsterPostgresStorage, PostgresRunStorage
 from dagster_postgres.utils import pg_url_from_config
 from sqlalchemy import Engine, text
 
-from pipelines.asked_once import AskedOnce
+from pipelines.home.asked_once import AskedOnce
 
 OVERFLOW = 8  # connections of one process beside the one that it keeps
 HOUR = 3600

@@ -8,13 +8,13 @@ from pathlib import Path
 import dagster as dg
 
 from hindsight.settings import Settings
-from pipelines.run_process import close_dead
+from pipelines.runs.run_process import close_dead
 
 logger = logging.getLogger(__name__)
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 WORKSPACE = CHECKOUT / "workspace.yaml"
 SEAL = "# As written by hindsight, "  # opens the last line: the digest of those above, so that an edit shows
-WARM, STOCK = ("pipelines.launcher", "WarmRunLauncher"), ("dagster", "DefaultRunLauncher")
+WARM, STOCK = ("pipelines.runs.launcher", "WarmRunLauncher"), ("dagster", "DefaultRunLauncher")
 
 
 def prepare(settings: Settings) -> Path:

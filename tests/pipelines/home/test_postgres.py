@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 
 from hindsight.settings import load
-from pipelines.instance import open_instance
-from pipelines.processes import Process
+from pipelines.home.instance import open_instance
+from pipelines.runs.processes import Process
 from tests.pipelines.conftest import Launches, until
 
 Opened = Callable[..., AbstractContextManager[Launches]]

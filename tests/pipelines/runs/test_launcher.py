@@ -11,7 +11,7 @@ import pytest
 import torch
 from dagster._core.launcher import WorkerStatus
 
-from pipelines.processes import Process
+from pipelines.runs.processes import Process
 from tests.pipelines.conftest import Launches, until
 
 Opened = Callable[..., AbstractContextManager[Launches]]

@@ -1,8 +1,8 @@
-"""Supervises small programs, for the tests: `python -m tests.pipelines.small_supervisor NAME=SHELL-COMMAND...`."""
+"""Supervises small programs, for the tests: `python -m tests.pipelines.up.small_supervisor NAME=SHELL-COMMAND...`."""
 
 import sys
 
-from pipelines.supervise import Part, Supervisor
+from pipelines.up.supervise import Part, Supervisor
 
 
 def main() -> None:

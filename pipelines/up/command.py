@@ -20,11 +20,11 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from hindsight.errors import AlreadyRunning
 from hindsight.exchange.heartbeat import note_wanted
 from hindsight.settings import Settings
-from pipelines import warm
-from pipelines.feeding import has_venue, market_parts
-from pipelines.instance import CHECKOUT, open_instance
-from pipelines.run_process import PID
-from pipelines.supervise import Part, Supervisor
+from pipelines.home.instance import CHECKOUT, open_instance
+from pipelines.runs import warm
+from pipelines.runs.run_process import PID
+from pipelines.up.feeding import has_venue, market_parts
+from pipelines.up.supervise import Part, Supervisor
 
 LOCATION = "hindsight"
 CODE_THREADS = 32  # of the code server: a sensor that waits in its tick keeps one busy
@@ -77,14 +77,14 @@ def _dagster_parts(
         Part(name="code", command=serve_code, is_wanted=is_settled, stop_seconds=1, may_be_waiting=True),
         Part(
             name="template",
-            command=lambda: _python("pipelines.template", str(folder), str(os.getpid())),
+            command=lambda: _python("pipelines.runs.template", str(folder), str(os.getpid())),
             # Whoever launches a run starts one too, where there is none.
             is_wanted=lambda: is_warm and is_settled() and warm.template_of(folder) is None,
             stop_seconds=RUNS_CANCEL_SECONDS + 2,
         ),
         Part(
             name="daemon",
-            command=lambda: _python("pipelines.daemon", "run", "--workspace", str(workspace), *QUIET),
+            command=lambda: _python("pipelines.home.daemon", "run", "--workspace", str(workspace), *QUIET),
             is_wanted=has_code,
             stop_seconds=1,
             may_be_waiting=True,
@@ -92,7 +92,7 @@ def _dagster_parts(
         Part(name="webserver", command=lambda: _python("dagster_webserver", *web), is_wanted=has_code),
         Part(
             name="forget",
-            command=lambda: _python("pipelines.forget"),
+            command=lambda: _python("pipelines.home.forget"),
             is_wanted=has_code,
             again_seconds=FORGET_SECONDS,
         ),

@@ -15,9 +15,9 @@ from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, Worke
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import serialize_value
 
-from pipelines.run_process import process_of, worker_of
-from pipelines.warm import Request, TemplateUnavailable, ask, folder_of
-from pipelines.worker import report_gone
+from pipelines.runs.run_process import process_of, worker_of
+from pipelines.runs.warm import Request, TemplateUnavailable, ask, folder_of
+from pipelines.runs.worker import report_gone
 
 logger = logging.getLogger("dagster.warm_launcher")  # below `dagster`, whose log the daemon and the webserver show
 

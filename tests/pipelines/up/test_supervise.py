@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.processes import Process
+from pipelines.runs.processes import Process
 from tests.pipelines.conftest import until
 
 SLEEP = "echo pid $$; exec sleep 600"
@@ -43,7 +43,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
     def start(**parts: str) -> Supervised:
         output = tmp_path / f"output {len(started)}"
         words = [f"{name.replace('_', '-')}={command}" for name, command in parts.items()]
-        command = [sys.executable, "-m", "tests.pipelines.small_supervisor", *words]
+        command = [sys.executable, "-m", "tests.pipelines.up.small_supervisor", *words]
         with output.open("wb") as file:
             started.append(subprocess.Popen(command, stdout=file, stderr=file))
         return Supervised(started[-1], output)

@@ -1,6 +1,6 @@
 """The feed of `hindsight up`, and the simulated venue that it listens to where no other is set.
 
-python -m pipelines.feeding    # what `hindsight up` runs for `hindsight feed`
+python -m pipelines.up.feeding    # what `hindsight up` runs for `hindsight feed`
 """
 
 import json
@@ -16,7 +16,7 @@ from hindsight.market.streams import from_ms, to_ms
 from hindsight.settings import Settings, load
 from hindsight.store import summaries
 from hindsight.store.warehouse import Warehouse
-from pipelines.supervise import Part
+from pipelines.up.supervise import Part
 
 VENUE_SAYS = "venue at "
 VENUE_URL = "HINDSIGHT_VENUE_URL"
@@ -28,7 +28,7 @@ def market_parts(settings: Settings, say: Callable[[str], None]) -> list[Part]:
     if settings.source.startswith("archive:"):
         say(f"no feed: nothing new comes out of {settings.source}")
         return []
-    command = [sys.executable, "-m", "pipelines.feeding"]
+    command = [sys.executable, "-m", "pipelines.up.feeding"]
     feed = Part(name="feed", command=lambda: command, is_wanted=lambda: has_venue(settings))
     if settings.source != "simulated" or settings.venue_url:
         return [feed]

@@ -12,9 +12,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from pipelines import warm
-from pipelines.processes import Process
-from pipelines.seen import Seen
+from pipelines.runs import warm
+from pipelines.runs.processes import Process
+from pipelines.runs.seen import Seen
 from tests.pipelines.conftest import SMALL, Launches, until
 
 Opened = Callable[..., AbstractContextManager[Launches]]
@@ -130,7 +130,7 @@ def test_a_second_template_of_a_home_ends_at_once(tmp_path: Path) -> None:
     folder = warm.folder_of(tmp_path / "dagster")
     warm.ensure(folder)
     try:
-        command = [sys.executable, "-m", "pipelines.template", str(folder), str(os.getpid())]
+        command = [sys.executable, "-m", "pipelines.runs.template", str(folder), str(os.getpid())]
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert "another template has" in second.stderr
         assert warm.is_running(folder)
@@ -173,7 +173,7 @@ def test_a_lock_in_which_nobody_is_named_is_that_of_somebody_all_the_same(tmp_pa
 @pytest.mark.parametrize("ends", [False, True], ids=["it comes up", "it dies on the way"])
 def test_where_somebodys_template_is_just_starting_no_second_is_started_beside_it(tmp_path: Path, ends: bool) -> None:
     folder = warm.folder_of(tmp_path / "dagster")
-    command = [sys.executable, "-m", "pipelines.template", str(folder), str(os.getpid())]
+    command = [sys.executable, "-m", "pipelines.runs.template", str(folder), str(os.getpid())]
     with subprocess.Popen(command) as somebodys, ThreadPoolExecutor(1) as launcher:
         try:
             until(lambda: warm.template_of(folder), "it has taken the lock")
@@ -224,7 +224,7 @@ def test_a_template_has_imported_what_a_run_needs_and_uses_nothing_that_has_a_po
     assert {name for name in names if not name.startswith("python")} <= own
     python_threads, *late = (tmp_path / "counted").read_text().split("\n")
     assert int(python_threads) == 1
-    assert late == [], "these cost every run its time: name them in pipelines.template.IMPORTED"
+    assert late == [], "these cost every run its time: name them in pipelines.runs.template.IMPORTED"
 
 
 def _context(dagster: Launches, run_id: str) -> dg.DagsterInstance:

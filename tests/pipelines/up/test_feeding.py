@@ -11,7 +11,7 @@ from hindsight.exchange.heartbeat import note_wanted
 from hindsight.health.report import health
 from hindsight.market.streams import to_ms
 from hindsight.settings import Settings
-from pipelines.feeding import VENUE_URL, has_venue, market_parts, note_positions
+from pipelines.up.feeding import VENUE_URL, has_venue, market_parts, note_positions
 
 
 def test_the_feed_is_told_how_far_each_stream_is_stored(

@@ -12,10 +12,10 @@ from dagster._core.events import EngineEventData
 from dagster._core.test_utils import create_run_for_test
 
 from hindsight.settings import load
-from pipelines.instance import open_instance
-from pipelines.processes import Process
-from pipelines.run_process import PID, close_dead, process_of
-from pipelines.warm import Worker, folder_of
+from pipelines.home.instance import open_instance
+from pipelines.runs.processes import Process
+from pipelines.runs.run_process import PID, close_dead, process_of
+from pipelines.runs.warm import Worker, folder_of
 
 STARTED, STARTING, CANCELING, FAILURE, CANCELED = (
     dg.DagsterRunStatus.STARTED,

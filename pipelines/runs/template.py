@@ -1,6 +1,6 @@
 """The warm template: a process that has imported all that a run needs, and forks one child per run.
 
-    python -m pipelines.template DAGSTER_HOME/warm OWNER_PID
+    python -m pipelines.runs.template DAGSTER_HOME/warm OWNER_PID
 
 What does not survive a fork it never has: threads of Python's, an open Dagster instance, a DuckDB connection, a CUDA
 context; polars and torch are imported and not used, so that their thread pools start in each run. It ends with its
@@ -28,11 +28,11 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._serdes import deserialize_value
 
 from hindsight.settings import load
-from pipelines.instance import CHECKOUT
-from pipelines.processes import Process
-from pipelines.seen import Seen
-from pipelines.warm import Request, Worker, socket_path, workers
-from pipelines.worker import LOADED, report_end, work
+from pipelines.home.instance import CHECKOUT
+from pipelines.runs.processes import Process
+from pipelines.runs.seen import Seen
+from pipelines.runs.warm import Request, Worker, socket_path, workers
+from pipelines.runs.worker import LOADED, report_end, work
 
 # What runs import late: inside the ops, and inside Dagster on the way to them.
 IMPORTED = (
@@ -43,7 +43,7 @@ IMPORTED = (
     "numba",
     "pyarrow",
     "torch._dynamo",
-    "pipelines.sqlite",
+    "pipelines.home.sqlite",
     "dagster._core.execution.plan.active",
     "dagster._core.executor.in_process",
     "dagster._core.instance.factory",
@@ -241,7 +241,7 @@ def main(folder: Path, owner: Process) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(Process.this()).encode(), 0)
     template = Template(folder, owner, lock)
-    for name in (*IMPORTED, *(["pipelines.postgres"] if load().postgres_url else [])):
+    for name in (*IMPORTED, *(["pipelines.home.postgres"] if load().postgres_url else [])):
         importlib.import_module(name)
     template.load(DEFINITIONS)
     template.listen()

@@ -7,8 +7,8 @@ import dagster as dg
 from dagster._core.storage.tags import SENSOR_NAME_TAG
 
 from hindsight.settings import load
-from pipelines.forget import FAILED_KEPT, forget
-from pipelines.instance import open_instance
+from pipelines.home.forget import FAILED_KEPT, forget
+from pipelines.home.instance import open_instance
 
 BY_SENSOR = {SENSOR_NAME_TAG: "candle_closed"}
 

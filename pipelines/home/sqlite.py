@@ -34,7 +34,7 @@ from watchdog.events import FileSystemEvent
 from watchdog.observers import Observer
 
 from hindsight.store.lock import held
-from pipelines.asked_once import AskedOnce
+from pipelines.home.asked_once import AskedOnce
 
 OPEN_FILES = 8  # of runs, in one process
 

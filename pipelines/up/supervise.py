@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import IO
 
-from pipelines.processes import die_with_parent
+from pipelines.runs.processes import die_with_parent
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.5, 30.0  # before a restart; doubled each time
 STEADY_SECONDS = 60.0  # a program that ran this long has not failed again

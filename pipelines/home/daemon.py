@@ -1,6 +1,6 @@
 """Dagster's daemon, looking at its sensors four times a second, and for backfills every three seconds.
 
-    python -m pipelines.daemon run --workspace FILE
+    python -m pipelines.home.daemon run --workspace FILE
 
 Dagster looks every 5 s and every 30 s, and has no settings for it. A sensor whose tick has just ended, because
 something happened or because nothing did, would miss what happens until then; and whoever launches a backfill in the
@@ -58,6 +58,6 @@ if __name__ == "__main__":
         (daemons, "DEFAULT_DAEMON_INTERVAL_SECONDS", BACKFILLS_EVERY_SECONDS),
     ):
         if not hasattr(module, name):
-            raise SystemExit(f"this Dagster has no {name}: see pipelines/daemon.py")
+            raise SystemExit(f"this Dagster has no {name}: see pipelines/home/daemon.py")
         setattr(module, name, seconds)
     cli()

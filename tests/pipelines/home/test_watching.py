@@ -6,7 +6,7 @@ from pathlib import Path
 from dagster._core.events.log import EventLogEntry
 from dagster._core.utils import make_new_run_id
 
-from pipelines.sqlite import QuickSqliteStorage
+from pipelines.home.sqlite import QuickSqliteStorage
 from tests.pipelines.conftest import until
 
 

@@ -3,9 +3,9 @@
 import dagster as dg
 from dagster._core.events import DagsterEventType
 
-from pipelines.processes import Process, booted_at
-from pipelines.warm import Worker, folder_of
-from pipelines.worker import PROCESS, report_gone
+from pipelines.runs.processes import Process, booted_at
+from pipelines.runs.warm import Worker, folder_of
+from pipelines.runs.worker import PROCESS, report_gone
 
 PID = "hindsight/pid"  # run tag: the process that a run of the command line lives in
 UNFINISHED = [

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hindsight.store.lock import held
-from pipelines.processes import Process
+from pipelines.runs.processes import Process
 
 OWNER = "TEMPLATE_OWNER"
 IS_POSSIBLE = sys.platform.startswith("linux")
@@ -190,7 +190,7 @@ def _named(record: str) -> Process:
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     owner = os.environ.get(OWNER, str(os.getpid()))
-    command = [sys.executable, "-m", "pipelines.template", str(folder), owner]
+    command = [sys.executable, "-m", "pipelines.runs.template", str(folder), owner]
     started = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     _started[:] = [*(child for child in _started if child.poll() is None), started]
     return started

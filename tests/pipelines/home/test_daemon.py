@@ -15,8 +15,8 @@ import yaml
 from dagster._core.errors import DagsterUserCodeUnreachableError
 
 from hindsight.settings import load
-from pipelines.daemon import Outages
-from pipelines.instance import open_instance
+from pipelines.home.daemon import Outages
+from pipelines.home.instance import open_instance
 from tests.pipelines.conftest import SMALL, live_in, until
 
 
@@ -72,7 +72,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         command = [
             sys.executable,
             "-m",
-            "pipelines.daemon",
+            "pipelines.home.daemon",
             "run",
             "--workspace",
             str(workspace),

@@ -1,0 +1,1 @@
+"""`hindsight up`: what runs together, and starts again when it dies."""
