@@ -29,7 +29,7 @@ from hindsight.store.warehouse import Warehouse
 from pipelines.home.instance import prepare
 from tests.conftest import QUICK
 from tests.pipelines.conftest import TERMINATE, live_in, until
-from tests.pipelines.test_up import SECONDS, Up, running
+from tests.pipelines.up.test_up import SECONDS, Up, running
 from tests.test_advance import END, MINUTE, START, Window, land
 
 SET = {**QUICK, "source": "simulated", "simulated_seed": 19, "symbols": "ETH/USDT", "lock_timeout_seconds": 4}
