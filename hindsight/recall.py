@@ -29,8 +29,9 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import first_step, newest_step, read_checkpoints, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import load
-from hindsight.training.learner import config_of, new_learner, restore
+from hindsight.training.learner import new_learner, restore
 from hindsight.training.loop import Learner, Memory, train
+from hindsight.training.models.registry import model_of
 from hindsight.training.replay import Draw
 from hindsight.training.scores import first_scored
 from hindsight.training.step import Hyperparameters
@@ -54,13 +55,13 @@ class Market:
 
 def shape_of(model: str) -> InputShape:
     """The candles that a reference of this model addresses."""
-    lookback = config_of(model).lookback
+    lookback = model_of(model).config.lookback
     return InputShape(lookback=lookback, warmup=lookback)
 
 
 def schema_of(model: str) -> str:
     """The hash of what goes in and through this model."""
-    return schema_hash(str(config_of(model)), shape_of(model))
+    return schema_hash(str(model_of(model).config), shape_of(model))
 
 
 def hyperparameters(settings: Settings) -> Hyperparameters:

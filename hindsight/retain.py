@@ -20,8 +20,9 @@ from hindsight.settings import Settings
 from hindsight.store.rows import stream_key
 from hindsight.store.training_tables import read_checkpoints, replace_checkpoints
 from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, save
-from hindsight.training.learner import config_of, tensors_of
+from hindsight.training.learner import tensors_of
 from hindsight.training.loop import Learner, Memory, Snapshot
+from hindsight.training.models.registry import model_of
 
 FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")
 
@@ -41,7 +42,7 @@ def save_snapshots(
             checkpoint_id=taken.number,
             event_time=event_time.isoformat(),
             schema_hash=schema,
-            model_config=str(config_of(model)),
+            model_config=str(model_of(model).config),
             hyperparameters=learner.hyper.as_dict(),
             prequential_loss=taken.prequential_loss,
             scored=taken.scored,

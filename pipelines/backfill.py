@@ -94,11 +94,11 @@ def _work(threads: int, stream: Stream, window: Window, heard: "Queue[Heard]") -
 def run_job(stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInProcessResult:
     """One run of the job `backfill` in this process, shown in the UI like any other."""
     from assets.partitions import range_tags
-    from hindsight.training.learner import config_of
+    from hindsight.training.models.registry import model_of
     from pipelines.definitions import defs
 
     for model in load().models:
-        config_of(model)  # a typing error is told before a candle is fetched
+        model_of(model)  # a typing error is told before a candle is fetched
 
     scope = {"since": window.start.isoformat(), "until": window.end.isoformat()}
     return defs.resolve_job_def("backfill").execute_in_process(

@@ -1,51 +1,30 @@
 """A learner from nothing, to tensors, and back from them: everything that continues a model bit for bit."""
 
-from collections.abc import Callable
 from copy import deepcopy
-from typing import Protocol
 
 import torch
-from torch import nn
 
-from hindsight.errors import CheckpointUnreadable, SettingRefused
+from hindsight.errors import CheckpointUnreadable
 from hindsight.training.checkpoints import Tensors
 from hindsight.training.loop import Learner
+from hindsight.training.models.registry import model_of
 from hindsight.training.step import Hyperparameters, make_optimizer
-from hindsight.training.transformer import PatchTransformer, TransformerConfig
 
-
-class Config(Protocol):
-    """What every model's configuration has; its text is part of the schema hash."""
-
-    @property
-    def lookback(self) -> int: ...
-
-
-MODELS: dict[str, tuple[Config, Callable[[], nn.Module]]] = {
-    "transformer": (TransformerConfig(), lambda: PatchTransformer(TransformerConfig())),
-}
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
-
-
-def config_of(model: str) -> Config:
-    """The configuration of the model of that name. Raises SettingRefused for an unknown one."""
-    if model not in MODELS:
-        raise SettingRefused(f"model {model!r} is unknown; the models are {', '.join(MODELS)}")
-    return MODELS[model][0]
 
 
 def new_learner(model: str, hyper: Hyperparameters, device: torch.device) -> Learner:
     """A learner with initial weights, which follow from the seed among `hyper` alone."""
-    config = config_of(model)
+    kind = model_of(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hyper.seed)
-        module = MODELS[model][1]().to(device)
+        module = kind.build(kind.config).to(device)
     return Learner(
         model=module,
         average=deepcopy(module).requires_grad_(False),
         optimizer=make_optimizer(module, hyper),
         number=0,
-        lookback=config.lookback,
+        lookback=kind.config.lookback,
         device=device,
         hyper=hyper,
     )

@@ -19,9 +19,9 @@ from torch import nn
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.inference.predictions import TARGET_AGES, WIDTH, trend_predicted, window_loss
+from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
 from hindsight.training.step import LOSS_PARTS, Hyperparameters, Loss, make_batch, train_step
-from hindsight.training.transformer import ModelOutput
 
 SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
 

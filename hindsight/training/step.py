@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
-from hindsight.training.transformer import ModelOutput
+from hindsight.training.models.opinion import ModelOutput
 
 LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
 

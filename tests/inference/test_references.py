@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hindsight.inference.references import InputShape, inference_ids, made_at_ms, schema_hash, target_times_ms
 from hindsight.market.streams import Stream
-from hindsight.training.learner import config_of
-from hindsight.training.transformer import TransformerConfig
+from hindsight.training.models.registry import model_of
+from hindsight.training.models.transformer import TransformerConfig
 
 ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
 names = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=20)
@@ -54,7 +54,7 @@ def test_an_id_is_the_same_in_every_process_and_version():
 
 def test_the_schema_hash_names_the_lengths_and_the_architecture():
     """Trap 29: 7,834 columns and 7,850 are not the same input."""
-    config, shape = str(config_of("transformer")), InputShape()
+    config, shape = str(model_of("transformer").config), InputShape()
     known = schema_hash(config, shape)
     assert schema_hash(config, shape) == known
     assert len(known) == 12

@@ -13,6 +13,7 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.learner import new_learner
 from hindsight.training.loop import Cadence, Learned, Learner, Memory, learn_rows
+from hindsight.training.models.registry import OURS
 from hindsight.training.replay import ReplayRule
 from hindsight.training.step import Hyperparameters
 
@@ -67,8 +68,17 @@ def stretch(venue_home: Settings) -> Stretch:
 @pytest.fixture
 def fresh_learner() -> Callable[..., Learner]:
     """Makes a learner with initial weights on the CPU."""
+    return learner_of(MODEL)
 
+
+@pytest.fixture(params=OURS)
+def any_learner(request: pytest.FixtureRequest) -> Callable[..., Learner]:
+    """The same, of each of our models in turn."""
+    return learner_of(request.param)
+
+
+def learner_of(model: str) -> Callable[..., Learner]:
     def make(seed: int = 0, device: str = "cpu") -> Learner:
-        return new_learner(MODEL, replace(HYPER, seed=seed), torch.device(device))
+        return new_learner(model, replace(HYPER, seed=seed), torch.device(device))
 
     return make

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from hindsight.errors import CheckpointUnreadable, SettingRefused
-from hindsight.training.learner import config_of, restore, tensors_of
+from hindsight.training.learner import restore, tensors_of
 from hindsight.training.loop import Learner
-from hindsight.training.transformer import PatchTransformer, TransformerConfig
+from hindsight.training.models.registry import model_of
+from hindsight.training.models.transformer import TransformerConfig
 
 
 def trained(learner: Learner, stretch) -> Learner:
@@ -68,8 +69,8 @@ def test_tensors_that_do_not_fit_are_refused_with_the_number_of_their_checkpoint
 
 
 def test_an_unknown_model_is_refused_with_the_models_there_are():
-    with pytest.raises(SettingRefused, match="model 'gpt' is unknown; the models are transformer"):
-        config_of("gpt")
+    with pytest.raises(SettingRefused, match="model 'gpt' is unknown; the models are transformer, cnn, lstm"):
+        model_of("gpt")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ def test_a_configuration_that_cannot_be_built_is_refused(wrong: dict, message: s
         TransformerConfig(**wrong)
 
 
-def test_the_default_model_has_the_size_that_is_stated():
-    count = sum(parameter.numel() for parameter in PatchTransformer(TransformerConfig()).parameters())
-    assert 80_000 < count < 90_000
+@pytest.mark.parametrize(("name", "thousands"), [("transformer", 85), ("cnn", 63), ("lstm", 48)])
+def test_a_model_has_the_size_that_is_stated(name: str, thousands: int):
+    model = model_of(name)
+    count = sum(parameter.numel() for parameter in model.build(model.config).parameters())
+    assert count == pytest.approx(1000 * thousands, rel=0.07)

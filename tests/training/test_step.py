@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, make_batch
-from hindsight.training.transformer import ModelOutput
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,14 @@ Xiong et al., "On Layer Normalization in the Transformer Architecture", https://
 """
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from hindsight.training.channels import CHANNELS, channels
+from hindsight.training.models.opinion import ModelOutput, Opinion
+from hindsight.training.models.registry import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +36,6 @@ class TransformerConfig:
 
     def __str__(self) -> str:
         return f"transformer {asdict(self)}"
-
-
-class ModelOutput(NamedTuple):
-    """What a model says about B references, in normalised units."""
-
-    buy_logit_B: Tensor  # the next close lies above the last
-    candle_B4: Tensor  # log return of open, high, low, close over the return scale; high and low contain the others
-    trend_logits_B3: Tensor  # down, sideways, up
-    high_logit_B: Tensor  # the next confirmed L2 pivot is a high
-    pivot_return_B4: Tensor  # L2L, L2H, L3L, L3H: log return over (return scale · √usual age)
-    pivot_candles_B4: Tensor  # log(candles to it / usual age)
-    hidden_BD: Tensor  # pooled state
 
 
 class Block(nn.Module):
@@ -81,29 +70,16 @@ class PatchTransformer(nn.Module):
         self.position = nn.Parameter(torch.zeros(config.lookback // config.patch, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        self.heads = nn.Linear(config.width, 17)
+        self.heads = Opinion(config.width)
         nn.init.normal_(self.position, std=0.02)
-        nn.init.normal_(
-            self.heads.weight, std=0.02
-        )  # starts near "no opinion", so that early losses are those of chance
-        nn.init.zeros_(self.heads.bias)
+        self.heads.hold_none()
 
     def forward(self, frames_BLF: Tensor, norm_B4: Tensor) -> ModelOutput:
         x_BLC = channels(frames_BLF, norm_B4)
         x_BND = self.embed(x_BLC.flatten(1).unflatten(1, (self.position.shape[0], -1))) + self.position
         for block in self.blocks:
             x_BND = block(x_BND)
-        hidden_BD = self.norm(x_BND[:, -1])  # the newest patch, which has attended to all the others
-        buy, candle, trend, high, pivots = self.heads(hidden_BD).split([1, 4, 3, 1, 8], dim=-1)
-        open_close = candle[:, [0, 3]]
-        reach = 0.5 * fn.softplus(candle[:, 1:3])
-        top, bottom = open_close.amax(1) + reach[:, 0], open_close.amin(1) - reach[:, 1]
-        return ModelOutput(
-            buy_logit_B=buy[:, 0],
-            candle_B4=torch.stack([open_close[:, 0], top, bottom, open_close[:, 1]], dim=1),
-            trend_logits_B3=trend,
-            high_logit_B=high[:, 0],
-            pivot_return_B4=pivots[:, :4],
-            pivot_candles_B4=pivots[:, 4:],
-            hidden_BD=hidden_BD,
-        )
+        return self.heads(self.norm(x_BND[:, -1]))  # the newest patch, which has attended to all the others
+
+
+MODEL = Model(config=TransformerConfig(), build=PatchTransformer)
