@@ -3,12 +3,14 @@
 `archive/2024-06-01/13.jsonl.gz` holds whole segments one after the other, each behind a line that says its name.
 """
 
+import fcntl
 import gzip
 import json
 import logging
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,9 +25,30 @@ BREATH_SEGMENTS = 50  # after so many the reader makes room for whoever else run
 def pack(landing: Landing, before_ms: int) -> list[Path]:
     """Packs every whole hour that ended before `before_ms`; the packs that were written. Twice is once.
 
+    Nothing is done while another call is at it, in this process or another: two would write the same files.
+
     A pack that is damaged is set aside, under its name and `.damaged`. Raises HomeUnwritable on a full disk, leaving
     everything as it was.
     """
+    with _only_one(landing) as is_alone:
+        return _pack_days(landing, before_ms) if is_alone else []
+
+
+@contextmanager
+def _only_one(landing: Landing) -> Iterator[bool]:
+    if not landing.folder.exists():
+        yield False
+        return
+    with (landing.folder / "pack.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _pack_days(landing: Landing, before_ms: int) -> list[Path]:
     written: list[Path] = []
     for day in sorted(landing.archived.glob("????-??-??")):
         hours: dict[int, list[Path]] = {}

@@ -1,5 +1,6 @@
 """Packs: an hour of archived segments in one file, each byte for byte."""
 
+import fcntl
 import gzip
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_packing_twice_is_once_and_a_segment_that_comes_late_joins_its_hour(tmp_
     late.write_bytes(written[first])
     pack(landing, NOW + 9 * HOUR_MS)
     assert names(path) == sorted([*written, late.name])
+
+
+def test_two_do_not_pack_at_once(tmp_path: Path) -> None:
+    landing, written = archived(tmp_path, NOW, NOW + 5)
+    with (landing.folder / "pack.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another call has it that is at it
+        assert pack(landing, NOW + 9 * HOUR_MS) == []
+        assert {path.name for path in landing.archived.glob("*/*")} == set(written)
+    [path] = pack(landing, NOW + 9 * HOUR_MS)
+    assert unpack(path) == written
 
 
 def test_names_go_on_after_everything_was_packed(tmp_path: Path) -> None:
