@@ -26,13 +26,15 @@ class VenueClock:
     def sync(self, venue_ms: float, asked_at: float, answered_at: float) -> bool:
         """Whether the venue's answer to what time it is, asked and answered at these instants, is believed.
 
-        One that jumps is believed once the next answer says the same.
+        The first one, and one that jumps, is believed once the next answer says the same.
         """
         zero_ms = venue_ms - (asked_at + answered_at) / 2 * self.speed * 1000  # half the way there, half back
         near_ms = (JUMP_SECONDS + (answered_at - asked_at) / 2) * self.speed * 1000
-        doubted_ms = self._doubted_ms if self._doubted_ms is not None else zero_ms + 2 * near_ms
-        if self.is_synced and min(abs(zero_ms - self._zero_ms), abs(zero_ms - doubted_ms)) > near_ms:
+        is_near = self.is_synced and abs(zero_ms - self._zero_ms) <= near_ms
+        if not is_near and (self._doubted_ms is None or abs(zero_ms - self._doubted_ms) > near_ms):
             self._doubted_ms = zero_ms
+            if not self.is_synced:  # the best that is known
+                self._zero_ms = zero_ms
             return False
         self._zero_ms, self._doubted_ms, self.is_synced = zero_ms, None, True
         return True

@@ -21,7 +21,7 @@ class Ticks:
 def test_the_clock_goes_on_from_the_middle_of_the_round_trip(speed: float) -> None:
     ticks = Ticks()
     clock = VenueClock(ticks, speed)
-    assert clock.sync(NOW, 4999.9, 5000.1)
+    clock.sync(NOW, 4999.9, 5000.1)
     assert clock.now_ms() == NOW
     ticks.seconds += 2.5
     assert clock.now_ms() == NOW + 2500 * speed
@@ -30,7 +30,8 @@ def test_the_clock_goes_on_from_the_middle_of_the_round_trip(speed: float) -> No
 def test_one_wrong_answer_is_not_believed_and_a_lasting_jump_is() -> None:
     ticks = Ticks()
     clock = VenueClock(ticks)
-    clock.sync(NOW, 5000.0, 5000.0)
+    for _ in range(2):
+        clock.sync(NOW, 5000.0, 5000.0)
     assert not clock.sync(NOW + 3_600_000, 5000.0, 5000.0)
     assert clock.sync(NOW + 20, 5000.0, 5000.0)
     assert clock.now_ms() == NOW + 20
@@ -40,6 +41,16 @@ def test_one_wrong_answer_is_not_believed_and_a_lasting_jump_is() -> None:
     ticks.seconds += 1
     assert clock.sync(NOW + 10_010, 5001.0, 5001.0)
     assert clock.now_ms() == NOW + 10_010
+
+
+def test_the_first_answer_counts_once_the_next_one_says_the_same() -> None:
+    clock = VenueClock(Ticks())
+    for told_ms in (NOW + 3_600_000, NOW):
+        assert not clock.sync(told_ms, 5000.0, 5000.0)
+        assert not clock.is_synced
+    assert clock.sync(NOW + 20, 5000.0, 5000.0)
+    assert clock.is_synced
+    assert clock.now_ms() == NOW + 20
 
 
 def test_what_the_market_proved_bounds_it_from_below_whatever_the_clock_says() -> None:
