@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"(\d{15})-(\d{6})-(candles|order_book|trades)\.jsonl")
 LAST_SEQUENCE = 999_999
 CURSOR_EVERY_MS = 10_000
+READ_BACK = 3000  # segments, of those who look for what was landed before
 
 
 @dataclass(slots=True)
@@ -64,10 +65,16 @@ class Landing:
         return path
 
     def clear_torn(self) -> None:
-        """Removes what a feed that was killed while writing has left half; for the one process that writes here."""
-        own = (self.folder.glob(name) for name in (".*.jsonl.new", ".cursor.json.new"))
-        for torn in chain(*own, self.archived.glob("*/.*.new")):
+        """Removes what was left half by a process killed while writing, and marks of what is gone; for the feed."""
+        own = (self.folder.glob(name) for name in (".*.jsonl.new", ".cursor.json.new", ".resume.json.[0-9]*"))
+        for torn in chain(*own, self.archived.glob("*/.*.new"), self.folder.parent.glob(".feed.json.*")):
             torn.unlink(missing_ok=True)
+        for reason in self.refused.glob(".*.reason.new"):
+            if not (self.folder / reason.name[1:].removesuffix(".reason.new")).exists():  # it is not being written now
+                reason.unlink(missing_ok=True)
+        for asked in self.refused.glob("*.asked"):
+            if not asked.with_suffix("").exists():
+                asked.unlink(missing_ok=True)
 
     def segments(self) -> list[Path]:
         """What has landed and waits to be taken up, in the order written."""
@@ -90,8 +97,7 @@ class Landing:
 
     def archive(self, path: Path) -> None:
         """Puts a segment that the tables have taken up below the day of its name. Twice is once."""
-        day = datetime.fromtimestamp(_key(path)[0] / 1000, UTC)
-        _move(path, self.archived / f"{day:%Y-%m-%d}")
+        _move(path, self._day(path))
 
     def refuse(self, path: Path, reason: str) -> None:
         """Sets a segment aside, with the reason in a file beside it."""
@@ -99,24 +105,29 @@ class Landing:
         replace(self.refused / f"{path.name}.reason", [f"{reason}\n".encode()])
         _move(path, self.refused)
 
+    def set_aside(self, kind: Kind) -> list[Path]:
+        """The refused segments of a kind, in the order written."""
+        return sorted(path for path in _named(self.refused) if path.name.endswith(f"-{kind}.jsonl"))
+
     def newest(self, stream: str) -> int | None:
         """The open time of the last candle ever landed for a stream; None where there is none."""
         self._catch_up()
         return self._newest.get(stream)
 
-    def backwards(self, kind: Kind) -> Iterator[Segment]:
-        """Segments of a kind that are still files of their own, landed or archived, the newest first."""
-        for path in self.names_backwards(kind):
-            try:
-                yield self.read(path)
-            except SegmentUnreadable as error:  # moved on meanwhile, or damaged
-                logger.warning("left out while reading backwards: %s", error)
-
-    def names_backwards(self, kind: Kind) -> list[Path]:
-        """Where the segments of a kind are that are still files of their own, the newest first."""
-        folders = (self.folder, *sorted(self._days(), reverse=True))
+    def backwards(self, kind: Kind) -> Iterator[tuple[str, Segment]]:
+        """Segments of a kind, by name, that are still files of their own, landed or archived, the newest first."""
+        folders = (self.folder, *self._days())
         loose = [path for folder in folders for path in _named(folder) if path.name.endswith(f"-{kind}.jsonl")]
-        return sorted(loose, key=_key, reverse=True)
+        for path in sorted(loose, key=_key, reverse=True)[:READ_BACK]:
+            try:
+                try:
+                    segment = self.read(path)
+                except FileNotFoundError:  # taken up meanwhile
+                    segment = self.read(self._day(path) / path.name)
+            except (OSError, SegmentUnreadable) as error:
+                logger.warning("left out while reading backwards: %s", error)
+            else:
+                yield path.name, segment
 
     def _catch_up(self) -> None:
         """Once: what the last process to write here has left, from its cursor and the segments written since."""
@@ -138,6 +149,10 @@ class Landing:
         for stream, open_time_ms in cursor["newest"].items():
             self._newest[stream] = max(self._newest.get(stream, 0), open_time_ms)
         self._last = max([since, *map(_key, loose)])
+
+    def _day(self, path: Path) -> Path:
+        """The folder of the archive for a segment."""
+        return self.archived / f"{datetime.fromtimestamp(_key(path)[0] / 1000, UTC):%Y-%m-%d}"
 
     def _days(self) -> list[Path]:
         return [path for path in self.archived.glob("*") if path.is_dir()]

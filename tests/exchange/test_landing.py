@@ -175,12 +175,50 @@ def test_half_a_segment_of_a_killed_feed_is_cleared_away_and_never_read(landing:
     packed = landing.archived / "2024-06-01" / ".13.jsonl.gz.new"
     packed.parent.mkdir(parents=True)
     of_another = landing.folder / ".resume.json.new"
-    for path in (cursor, packed, of_another):
+    drafts = landing.folder / ".resume.json.77", landing.folder.parent / ".feed.json.77"
+    for path in (cursor, packed, of_another, *drafts):
         path.write_bytes(b"{")
     next_feed = again(landing)
     assert next_feed.newest(STREAM) is not None  # what a feed asks first
     next_feed.clear_torn()
     assert [path.exists() for path in (torn, cursor, packed, of_another)] == [False, False, False, True]
+    assert not any(path.exists() for path in drafts)
+
+
+def test_what_is_left_of_a_refused_segment_that_is_gone_is_cleared_away(landing: Landing) -> None:
+    waiting, *paths = (landing.write("candles", [candle(number)], NOW + number, NOW) for number in range(3))
+    for path in paths:
+        landing.refuse(path, "for the test")
+        (landing.refused / f"{path.name}.asked").touch()
+    gone, kept = (landing.refused / path.name for path in paths)
+    gone.unlink()
+    for path in (waiting, gone):
+        (landing.refused / f".{path.name}.reason.new").touch()
+    again(landing).clear_torn()
+    left = {path.name for path in landing.refused.iterdir()}
+    being_written = f".{waiting.name}.reason.new"
+    assert left == {kept.name, f"{kept.name}.reason", f"{kept.name}.asked", f"{gone.name}.reason", being_written}
+
+
+def test_segments_are_read_backwards_whatever_becomes_of_them_meanwhile(
+    landing: Landing, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone, moved, newest = (landing.write("candles", [candle(number)], NOW + number, NOW) for number in range(3))
+    reading = again(landing).backwards("candles")
+    assert next(reading)[0] == newest.name
+    landing.archive(moved)
+    gone.unlink()
+    assert [name for name, _ in reading] == [moved.name]
+    assert any(gone.name in message for message in caplog.messages)
+
+
+def test_the_segments_set_aside_are_told_by_their_names(landing: Landing) -> None:
+    paths = [landing.write("candles", [candle(number)], NOW + number, NOW) for number in range(3)]
+    for path in reversed(paths):
+        landing.refuse(path, "for the test")
+    (landing.refused / paths[0].name).rename(landing.refused / f"repaired-{paths[0].name}")
+    assert [path.name for path in landing.set_aside("candles")] == [path.name for path in paths[1:]]
+    assert landing.set_aside("trades") == []
 
 
 def test_a_writer_and_a_reader_at_once_lose_nothing(landing: Landing) -> None:

@@ -122,7 +122,6 @@ class VenueBook:
         if reason is None:
             self._is_fresh = False
         else:
-            self.connection.is_clock_doubted |= reason == Reason.FROM_THE_FUTURE
             part.refuse(
                 MessageRefused(reason, reason),
                 f"best bid {book['bids'][:1]}, best ask {book['asks'][:1]} at {event_ms}",

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from hindsight.errors import MessageRefused, VenueUnavailable
-from hindsight.exchange.feed.connection import PAGE, Connection
-from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
+from hindsight.errors import AnswerUnreadable, MessageRefused, VenueUnavailable
+from hindsight.exchange.feed.connection import Connection
+from hindsight.exchange.feed.messages import HeardCandle, HeardTrade, Page
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
 from hindsight.exchange.feed.sequence import FRUITLESS, REMEMBERED, CandleSequence, Want
@@ -42,6 +42,8 @@ class StreamCandles:
         self.sequence = CandleSequence(stream, grace_ms=grace_ms, is_quiet=ids.is_quiet)
         self._is_asked = False  # REST, at least once since the start
         self._back_ms: int | None = None  # from here on corrections are looked for, once the socket is there
+        self._asked_again: set[int] = set()  # open times of lost candles, which that is to bring
+        self._malformed = 0  # answers in a row to that, of which some could not be read
         self._look_again_at: float | None = None
         self._unproven = 0  # proofs in a row that did not come as far as the hole
         self._heard: HeardCandle | None = None  # over the socket, last
@@ -88,17 +90,22 @@ class StreamCandles:
         if heard is None:
             return True
         try:
-            found, _ = await self.connection.candles(self.stream, heard.open_time_ms, self.part.refuse)
+            page = await self.connection.candles(self.stream, heard.open_time_ms, self.part.refuse)
         except VenueUnavailable:
             return True
-        return any(each.open_time_ms > heard.open_time_ms or each.values != heard.values for each in found)
+        return any(each.open_time_ms > heard.open_time_ms or each.values != heard.values for each in page.rows)
 
-    def ask_again(self, start_ms: int, end_ms: int) -> None:
-        """Has candles that open in [start, end) fetched once more: the segment that they were landed in is lost."""
-        if count := self.sequence.miss(start_ms, end_ms):
+    def ask_again(self, opens: Iterable[int]) -> list[int]:
+        """Has candles fetched once more: the segment that they were landed in is lost. Those that it is done for."""
+        if lost := self.sequence.miss(opens):
             self._land([])
-            start_ms, _ = self.sequence.last_missing(count)
-            self._back_ms = start_ms if self._back_ms is None else min(self._back_ms, start_ms)
+            self._asked_again.update(lost)
+            self._back_ms = min(*lost, self.sequence.next_ms if self._back_ms is None else self._back_ms)
+        return lost
+
+    def is_asking_again(self, opens: Iterable[int]) -> bool:
+        """Whether REST has not yet said what it knows of all these candles."""
+        return not self._asked_again.isdisjoint(opens)
 
     def lose(self) -> None:
         """The socket is gone."""
@@ -109,18 +116,18 @@ class StreamCandles:
     async def mend(self) -> None:
         """Asks REST for what the socket did not bring, for ever."""
         failures, in_vain = 0, 0
-        want, before = self._want(), None
+        want = self._want()
         while True:
             if want is None:
                 await asyncio.sleep(POLL_SECONDS)
-                want, before = self._want(), None
+                want = self._want()
                 if want == "hole":
                     # Messages that come in another order than they were sent come soon after each other.
                     await asyncio.sleep(POLL_SECONDS)
                     want = self._want()
                 in_vain = 0 if want is None else in_vain
                 continue
-            before = self.sequence.position_ms
+            before = self.sequence.position_ms, self._back_ms
             try:
                 is_more = await self._ask(want)
             except VenueUnavailable as error:
@@ -131,8 +138,8 @@ class StreamCandles:
                 want = self._want()
                 continue
             failures = 0
-            in_vain = 0 if self.sequence.position_ms != before else in_vain + 1
-            if not is_more and in_vain:
+            in_vain = 0 if (self.sequence.position_ms, self._back_ms) != before else in_vain + 1
+            if in_vain:
                 await asyncio.sleep(min(LONGEST_WAIT, POLL_SECONDS * 2**in_vain))
             want = "hole" if is_more else self._want()
             if want is None and self.part.state == "filling":
@@ -148,11 +155,10 @@ class StreamCandles:
         clock, next_ms, is_connected = self.connection.clock, self.sequence.next_ms, self.part.is_heard
         since_ms = next_ms if want != "back" or self._back_ms is None else min(self._back_ms, next_ms)
         asked_ms, reached_ms, before, back_ms = clock.now_ms(), clock.reached_ms(), self.sequence.filled, self._back_ms
-        candles, is_whole = await self.connection.candles(self.stream, since_ms, self.part.refuse)
-        self._is_asked = True
+        page = await self.connection.candles(self.stream, since_ms, self.part.refuse)
+        candles, self._is_asked = page.rows, True
         if want == "back" and is_connected and self._back_ms == back_ms:  # what is corrected from now on will be heard
-            is_through = len(candles) < PAGE or candles[-1].open_time_ms >= next_ms
-            self._back_ms = None if is_through else candles[-1].open_time_ms + self.stream.step_ms
+            self._look_on(page, since_ms)
         if candles:
             clock.saw(candles[-1].open_time_ms)
         window = self._window()
@@ -163,24 +169,37 @@ class StreamCandles:
             reached_ms=reached_ms,
             now_ms=clock.now_ms(),
             want=want,
-            is_whole=is_whole,
+            is_whole=page.is_whole,
         )
         if self.sequence.filled > before:
             logger.info("%s %s: %d candles filled in", self.part.name, window, self.sequence.filled - before)
         self._land(rows)
-        return len(candles) >= PAGE
+        return page.more_ms is not None and (want != "back" or self._back_ms is None)
+
+    def _look_on(self, page: Page[HeardCandle], since_ms: int) -> None:
+        """Goes on looking back after a page, unless some of it could not be read: then it is asked for again, at most
+        FRUITLESS times."""
+        self._malformed = 0 if page.is_whole else self._malformed + 1
+        if self._malformed not in (0, FRUITLESS):
+            return
+        self._malformed, more_ms = 0, page.more_ms
+        self._back_ms = more_ms if more_ms is not None and since_ms < more_ms <= self.sequence.next_ms else None
+        self._asked_again = {each for each in self._asked_again if self._back_ms is not None and each >= self._back_ms}
 
     async def _prove(self, start_ms: int, end_ms: int) -> None:
         """Looks through the trades of a hole: seconds without one were quiet, the others are missing."""
         since_ms, newest_ms = start_ms - self.stream.step_ms, 0
         for _ in range(PROOF_PAGES):
-            found = await self.connection.trades_since(self.stream.symbol, since_ms, self.part.refuse)
-            for first_id, trade in found:
+            try:
+                page = await self.connection.trades_since(self.stream.symbol, since_ms, self.part.refuse)
+            except AnswerUnreadable:  # counted as refused
+                break
+            for first_id, trade in page.rows:
                 newest_ms = trade.time_ms
                 self.ids.saw(first_id, int(trade.trade_id), newest_ms, newest_ms)
-            if len(found) < PAGE or newest_ms >= end_ms:
+            if page.more_ms is None or newest_ms >= end_ms:
                 break
-            since_ms = max(newest_ms, since_ms + 1)
+            since_ms = max(page.more_ms, since_ms + 1)
         # Trades that have not come as far as the candles prove nothing yet; but they are not waited for without end.
         self._unproven = self._unproven + 1 if newest_ms < end_ms else 0
         if self._unproven in (0, FRUITLESS):
@@ -203,7 +222,7 @@ class StreamCandles:
         step_ms, next_ms = self.stream.step_ms, self.sequence.next_ms
         if self._back_ms is None:
             self._back_ms = next_ms - max(LOOK_BACK_CANDLES * step_ms, LOOK_BACK_MS)
-        self._back_ms = max(self._back_ms, next_ms - REMEMBERED * step_ms)
+        self._back_ms = min(max(self._back_ms, next_ms - REMEMBERED * step_ms), *self._asked_again, next_ms)
 
     def _land(self, rows: list[Row]) -> None:
         part, sequence = self.part, self.sequence

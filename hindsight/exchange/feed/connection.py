@@ -16,7 +16,7 @@ from hindsight.exchange.feed.binance import ListeningBinance
 from hindsight.exchange.feed.built import LONGEST_STEP_MS
 from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.listening import Listening
-from hindsight.exchange.feed.messages import HeardCandle, HeardTrade
+from hindsight.exchange.feed.messages import HeardCandle, HeardTrade, Page
 from hindsight.exchange.feed.part import Part, Times
 from hindsight.exchange.feed.reasons import Reason
 from hindsight.market.streams import Stream
@@ -71,12 +71,16 @@ class Connection:
         self.exchange.setup_ears(self.clock.latest_ms, self._stay_away, self._refuse)
         self.name, self.times, self.hears_raw = name, times, is_binance and hears_raw
         self.parts: dict[Part, tuple[str, str]] = {}  # kind and symbol of each
-        self.is_clock_doubted = False  # by a message that would have come from the future
         self._away_until = 0.0
 
     def add_part(self, part: Part, kind: str, symbol: str) -> None:
         """Makes a part known, so that messages that say nothing of themselves are counted somewhere."""
         self.parts[part] = (kind, symbol)
+
+    @property
+    def is_clock_doubted(self) -> bool:
+        """Whether something that a part was told since the clock was read would have come from the future."""
+        return any(part.is_clock_doubted for part in self.parts)
 
     async def open(self) -> None:
         """Loads the venue's markets and reads its clock. Raises VenueUnavailable."""
@@ -124,8 +128,10 @@ class Connection:
 
     async def sync_clock(self) -> None:
         """Reads the venue's clock, or this machine's where the venue shows none. Raises VenueUnavailable."""
-        self.is_clock_doubted, was_synced = False, self.clock.is_synced
-        for asked in range(CLOCK_QUESTIONS):
+        for part in self.parts:
+            part.is_clock_doubted = False
+        was_synced = self.clock.is_synced
+        for asked in range(1, CLOCK_QUESTIONS + 1):
             asked_at = self.times.monotonic()
             venue_ms = await self.ask(self._show_time)
             answered_at = self.times.monotonic()
@@ -133,22 +139,18 @@ class Connection:
                 raise AnswerUnreadable(f"{self.name} told a time that is none: {str(venue_ms)[:300]}")
             if was_synced and answered_at - asked_at > LONGEST_ROUND_TRIP:
                 return
-            shown_ms = self.clock.now_ms()
-            is_believed = self.clock.sync(venue_ms, asked_at, answered_at)
-            if is_believed and (was_synced or asked):  # nothing is there to hold the very first answer against
+            off_ms = venue_ms - self.clock.now_ms()
+            if self.clock.sync(venue_ms, asked_at, answered_at):
                 return
-            if not is_believed:
-                logger.warning("%s: told a time %d ms off its own: asked once more", self.name, venue_ms - shown_ms)
+            if (was_synced or asked > 1) and asked < CLOCK_QUESTIONS:  # the very first has nothing to be held against
+                logger.warning("%s: told a time %d ms off its own: asked once more", self.name, off_ms)
         raise AnswerUnreadable(f"{self.name} told {CLOCK_QUESTIONS} different times: none of them is believed")
 
     async def _show_time(self) -> object:
         return await self.exchange.fetch_time() if self.exchange.has["fetchTime"] else self.times.local_ms()
 
-    async def candles(self, stream: Stream, since_ms: int, refuse: Refuse) -> tuple[list[HeardCandle], bool]:
-        """Candles that open at or after `since_ms`, in order, the forming one last; and whether every row was one.
-
-        Raises VenueUnavailable.
-        """
+    async def candles(self, stream: Stream, since_ms: int, refuse: Refuse) -> Page[HeardCandle]:
+        """Candles that open at or after `since_ms`, in order, the forming one last. Raises VenueUnavailable."""
         ask = self.exchange.fetch_ohlcv
         rows = await self._rows(lambda: ask(stream.symbol, stream.timeframe, since=since_ms, limit=PAGE), refuse)
         found: dict[int, HeardCandle] = {}
@@ -161,7 +163,10 @@ class Connection:
             except MessageRefused as refused:
                 refuse(refused, row)
                 is_whole = False
-        return [found[opened] for opened in sorted(found)], is_whole
+        times = (row[0] for row in rows if isinstance(row, list | tuple) and row)
+        last_ms = messages.last_instant(times, self.clock.latest_ms())
+        more_ms = last_ms + stream.step_ms if len(rows) >= PAGE and last_ms is not None else None
+        return Page(rows=[found[opened] for opened in sorted(found)], is_whole=is_whole, more_ms=more_ms)
 
     async def last_trades(self, symbol: str, refuse: Refuse) -> list[HeardTrade]:
         """The newest trades, with the ids that the socket gives them. Raises VenueUnavailable."""
@@ -175,13 +180,14 @@ class Connection:
                 refuse(refused, row)
         return found
 
-    async def trades_since(self, symbol: str, since_ms: int, refuse: Refuse) -> list[tuple[int, HeardTrade]]:
+    async def trades_since(self, symbol: str, since_ms: int, refuse: Refuse) -> Page[tuple[int, HeardTrade]]:
         """A page of trades from `since_ms` on, by time, each with the first id that it stands for; its own is the last.
 
         Binance adds up what one order traded at one price. Only trades with ids that count. Raises VenueUnavailable.
         """
         rows = await self._rows(lambda: self.exchange.fetch_trades(symbol, since=since_ms, limit=PAGE), refuse)
         found: list[tuple[int, HeardTrade]] = []
+        is_whole = True
         for row in rows:
             try:
                 trade = read_trade_row(row, self.clock.latest_ms())
@@ -191,7 +197,11 @@ class Connection:
                     found.append((first, replace(trade, trade_id=last)))
             except MessageRefused as refused:
                 refuse(refused, row)
-        return sorted(found, key=lambda each: each[1].time_ms)
+                is_whole = False
+        times = (row.get("timestamp") for row in rows if isinstance(row, dict))
+        more_ms = messages.last_instant(times, self.clock.latest_ms()) if len(rows) >= PAGE else None
+        found.sort(key=lambda each: each[1].time_ms)
+        return Page(rows=found, is_whole=is_whole, more_ms=more_ms)
 
     async def _rows(self, call: Callable[[], Awaitable[Any]], refuse: Refuse) -> list[Any]:
         """The rows that REST answers with; an answer that is none is refused, too. Raises VenueUnavailable."""

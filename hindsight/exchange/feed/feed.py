@@ -88,7 +88,7 @@ class Feed:
         known, last = known_candles(self.landing, settings.streams), positions(self.landing, settings.streams)
         grace_ms = int(settings.grace_seconds * settings.venue_speed * 1000)
         read = binance.read_kline if self.main.hears_raw else connection.read_row
-        ask_again: dict[Stream, Callable[[int, int], None]] = {}
+        fetched: dict[Stream, StreamCandles] = {}
         for stream in settings.streams:
             part = self._part(str(stream), "candles", stream.symbol, self.main)
             if not self.main.has_candles(stream):
@@ -100,13 +100,13 @@ class Feed:
                 continue
             candles = StreamCandles(stream, self.main, self.outbox, part, ids[stream.symbol], read, grace_ms)
             candles.begin(last.get(str(stream)), known[str(stream)], settings.first_candles)
-            ask_again[stream] = candles.ask_again
+            fetched[stream] = candles
             if stream.timeframe == "1s":
                 listening[stream.symbol].append(candles.look_again)
             self.main.listen("candles", stream.symbol, candles.take, stream.timeframe)
             self._watch(part, candles.watch, Watched(self.main, candles.lose, candles.is_behind))
             self.beside.start(candles.mend())
-        self.upkeep.refused = RefusedSegments(self.landing, ask_again)
+        self.upkeep.refused = RefusedSegments(self.landing, self.outbox, fetched)
         return listening
 
     def _begin_books(self) -> None:

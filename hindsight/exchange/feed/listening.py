@@ -89,10 +89,18 @@ class Listening:
         except Exception:  # whatever ccxt stumbles over: refused as it is
             return None
 
-    def parse_trades(self, trades: Any, *rest: Any, **more: Any) -> Any:
+    def parse_trades(self, trades: Any, market: Any = None, *_: Any, **__: Any) -> Any:
+        """Every trade of an answer, by time: to ccxt, one that it stumbles over makes nothing of all the others."""
         if not isinstance(trades, list):
             raise TypeError("the answer is no list of trades")
-        return super().parse_trades(trades, *rest, **more)  # pyright: ignore[reportAttributeAccessIssue]
+        return sorted((self._trade(trade, market) for trade in trades), key=lambda trade: trade.get("timestamp") or 0)
+
+    def _trade(self, trade: Any, market: Any) -> Any:
+        try:
+            return self.parse_trade(trade, market)  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception:  # whatever ccxt stumbles over: refused for what is missing
+            nothing = dict.fromkeys(("id", "timestamp", "datetime", "side", "price", "amount"))
+            return {**nothing, "symbol": market and market["symbol"], "info": trade}
 
     # Of the class of ccxt.pro that stands behind.
     def handle_message(self, client: Any, message: Any) -> None:

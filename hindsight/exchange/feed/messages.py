@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from hindsight.errors import MessageRefused
 from hindsight.exchange.feed.reasons import Reason
@@ -12,6 +13,7 @@ DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 PAST_MS = 315_532_800_000  # 1980: seconds taken for milliseconds land in 1970
 
 Values = tuple[float, float, float, float, float]
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,18 @@ class HeardTrade:
     price: float
     amount: float
     side: Literal["buy", "sell"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Told]):
+    """One answer of REST: those of its rows that could be used.
+
+    `is_whole`: every row could. `more_ms`: from when on there may be more, whatever could be used; None: that was all.
+    """
+
+    rows: list[Told]
+    is_whole: bool
+    more_ms: int | None
 
 
 def candle(
@@ -102,6 +116,11 @@ def number(value: object, name: str) -> float:
             raise MessageRefused(f"{name} is missing", Reason.MISSING)
         raise MessageRefused(f"{name} is not a number", Reason.NO_NUMBER)
     return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def last_instant(values: Iterable[object], latest_ms: int) -> int | None:
+    """The last of those values that are instants up to `latest_ms`."""
+    return max((value for value in values if type(value) is int and PAST_MS <= value <= latest_ms), default=None)
 
 
 def moment(value: object, name: str, latest_ms: int) -> int:

@@ -30,6 +30,7 @@ class Outbox:
         self.failures = 0  # in a row, of writing
         self.lost: dict[Kind, int] = dict.fromkeys(KINDS, 0)
         self._rows: dict[Kind, list[Row]] = {kind: [] for kind in KINDS}
+        self._unwritten: dict[Kind, int] = dict.fromkeys(KINDS, 0)  # rows, those being written among them
         self._due: dict[Kind, float] = {}
         self._woken = asyncio.Event()
         self._is_ending = False
@@ -41,6 +42,7 @@ class Outbox:
             return
         kept = self._rows[kind]
         kept.extend(rows)
+        self._unwritten[kind] += len(rows)
         if len(kept) > MOST[kind]:
             self._overflow(kind)
         if kind not in self._due:
@@ -48,6 +50,10 @@ class Outbox:
                 PATIENCE[kind] if not self.failures else LONGEST_WAIT
             )
             self._woken.set()
+
+    def is_landed(self, kind: Kind) -> bool:
+        """Whether every row that was taken is on disk."""
+        return not self._unwritten[kind]
 
     def end(self) -> None:
         """Has `run` write what there is, and return."""
@@ -97,6 +103,7 @@ class Outbox:
         finally:
             if self._rows[kind]:
                 self._due.setdefault(kind, self._retry_at())
+        self._unwritten[kind] -= len(rows)
         if self.failures:
             logger.warning("the landing can be written again; nothing of what was kept in memory is lost")
             self.failures = 0
@@ -126,6 +133,7 @@ class Outbox:
         self.lost[kind] += count
         logger.error("the disk has been full for long: the oldest %d rows of %s are lost", count, kind)
         del self._rows[kind][:count]
+        self._unwritten[kind] -= count
 
 
 def _known_ms(row: Row) -> int:

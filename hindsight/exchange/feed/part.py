@@ -51,6 +51,7 @@ class Part:
     missing: int = 0
     failures: int = 0  # in a row
     is_heard: bool = False  # since it was connected
+    is_clock_doubted: bool = False  # by something that would have come from the future
     window: Callable[[], object] | None = None  # what it waits for, where it is about candles
 
     def __post_init__(self) -> None:
@@ -81,6 +82,7 @@ class Part:
         """Counts a message that cannot be used; logs the first ones of each reason, then ever fewer."""
         reason = Reason(refused.reason)
         self.refused[reason] += 1
+        self.is_clock_doubted |= reason == Reason.FROM_THE_FUTURE
         count = self.refused[reason]
         if count <= 3 or count & (count - 1) == 0:
             shown = message if isinstance(message, str) else json.dumps(message, default=str)

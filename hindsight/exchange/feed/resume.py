@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from itertools import islice
 
 from hindsight.errors import HomeUnwritable
 from hindsight.exchange.feed.sequence import REMEMBERED
@@ -9,7 +10,7 @@ from hindsight.exchange.landing import Landing
 from hindsight.exchange.segments import Row
 from hindsight.market.streams import Stream
 
-SEGMENTS_READ = 3000  # back from the newest, to know again what was landed
+TRADES_READ = 300  # segments, back from the newest, for the last trade
 
 
 def positions(landing: Landing, streams: Iterable[Stream]) -> dict[str, int]:
@@ -34,7 +35,7 @@ def positions(landing: Landing, streams: Iterable[Stream]) -> dict[str, int]:
 def known_candles(landing: Landing, streams: Iterable[Stream]) -> dict[str, list[Row]]:
     """What was landed last of each stream, oldest first, so that a correction is told from a repeat."""
     known: dict[str, list[Row]] = {str(stream): [] for stream in streams}
-    for _, segment in zip(range(SEGMENTS_READ), landing.backwards("candles"), strict=False):
+    for _, segment in landing.backwards("candles"):
         for row in reversed(segment.rows):
             if row["stream"] in known:
                 known[row["stream"]].append(row)
@@ -45,7 +46,7 @@ def known_candles(landing: Landing, streams: Iterable[Stream]) -> dict[str, list
 
 def newest_trade(landing: Landing, symbol: str) -> tuple[int, int] | None:
     """Id and time of the last trade landed of a symbol, where ids count."""
-    for _, segment in zip(range(SEGMENTS_READ // 10), landing.backwards("trades"), strict=False):
+    for _, segment in islice(landing.backwards("trades"), TRADES_READ):
         ids = [(row["trade_id"], row["time_ms"]) for row in segment.rows if row["symbol"] == symbol]
         if numbers := [each for each in ids if isinstance(each[0], int)]:
             return max(numbers)

@@ -150,17 +150,16 @@ class CandleSequence:
             filled += self._advance()
         return rows + filled
 
-    def miss(self, start_ms: int, end_ms: int) -> int:
-        """Counts candles that open in [start, end) as missing: they were handed out, but got lost since.
+    def miss(self, opens: Iterable[int]) -> list[int]:
+        """Counts candles as missing that were handed out, but got lost since; those that it did not count already.
 
-        How many they are. Like all that are missing, they are handed out again once REST brings them.
+        Like all that are missing, they are handed out again once REST brings them.
         """
-        opens = range(start_ms, min(end_ms, self.next_ms), self.step_ms)[-REMEMBERED:]
-        lost = [opened for opened in opens if opened not in self._given_up]
+        lost = [opened for opened in opens if opened < self.next_ms and opened not in self._given_up][-REMEMBERED:]
         for opened in lost:
             self._known.pop(opened, None)
             self._note_missing(opened, "they were landed in a segment that cannot be read")
-        return len(lost)
+        return lost
 
     def last_missing(self, count: int) -> tuple[int, int]:
         """The open times [start, end) between which the last `count` candles lie that were given up."""

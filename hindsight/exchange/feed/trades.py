@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hindsight.errors import MessageRefused, VenueUnavailable
-from hindsight.exchange.feed.connection import PAGE, Connection
+from hindsight.errors import AnswerUnreadable, MessageRefused, VenueUnavailable
+from hindsight.exchange.feed.connection import Connection
 from hindsight.exchange.feed.messages import HeardTrade
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
@@ -77,28 +78,35 @@ class SymbolTrades:
         """Asks REST for the trades that the socket did not bring, for ever."""
         failures = malformed = 0
         while True:
-            await asyncio.sleep(POLL_SECONDS if not failures else self.part.times.backoff(failures))
+            in_vain = failures or malformed
+            await asyncio.sleep(POLL_SECONDS if not in_vain else self.part.times.backoff(in_vain))
             is_due = self._is_looking_back and self.part.is_heard and not self.connection.hears_raw
             if not self._unasked and not is_due:
                 continue
             asked, self._is_malformed = list(self._unasked), False
             try:
-                for trade in await self.connection.last_trades(self.symbol, self._refuse):
-                    self.part.filled += self._keep(trade, is_from_rest=True)
-                for hole in asked:
-                    await self._fill(hole)
+                await self._ask(asked)
             except VenueUnavailable as error:
                 if not failures:
                     logger.warning("%s: cannot be mended: %s", self.part.name, error)
                 failures += 1
                 continue
-            if self._is_malformed and malformed < MALFORMED and any(map(self._is_open, asked)):
-                malformed, failures = malformed + 1, failures + 1
+            failures = 0
+            if self._is_malformed and malformed < MALFORMED and (is_due or any(map(self._is_open, asked))):
+                malformed += 1
                 continue
-            malformed = 0
-            failures, self._is_looking_back = 0, False
+            malformed, self._is_looking_back = 0, False
             self._unasked = [hole for hole in self._unasked if hole not in asked]
             self._count()
+
+    async def _ask(self, holes: Iterable[Hole]) -> None:
+        """Asks for the newest trades, and for those of holes. What cannot be read at all is refused, as a row is."""
+        with suppress(AnswerUnreadable):
+            for trade in await self.connection.last_trades(self.symbol, self._refuse):
+                self.part.filled += self._keep(trade, is_from_rest=True)
+        for hole in holes:
+            with suppress(AnswerUnreadable):
+                await self._fill(hole)
 
     async def _fill(self, hole: Hole) -> None:
         """Goes through the trades since a hole began, where the newest ones did not reach back to it."""
@@ -106,13 +114,11 @@ class SymbolTrades:
         for _ in range(PAGES):
             if not self._is_open(hole):
                 return
-            found = await self.connection.trades_since(self.symbol, since_ms, self._refuse)
-            for first_id, trade in found:
+            page = await self.connection.trades_since(self.symbol, since_ms, self._refuse)
+            for first_id, trade in page.rows:
                 self.part.filled += self._keep(trade, is_from_rest=True, first_id=first_id)
-            if len(found) < PAGE:  # ccxt asks Binance for an hour at a time
-                since_ms += HOUR_MS
-            else:
-                since_ms = max(found[-1][1].time_ms, since_ms + 1)
+            # ccxt asks Binance for an hour at a time.
+            since_ms = since_ms + HOUR_MS if page.more_ms is None else max(page.more_ms, since_ms + 1)
             if since_ms > self.connection.clock.now_ms():
                 return
 
