@@ -105,9 +105,13 @@ class Upkeep:
         """Connects a silent part anew, unless the venue has no more to say: others may hear over the same socket."""
         part.enter("silent")
         before = (part.messages, part.reconnects)
-        if watched.is_behind is not None and not await watched.is_behind():
+        is_behind = watched.is_behind is None or await watched.is_behind()
+        if (part.messages, part.reconnects) != before:
+            return
+        if not is_behind:
+            part.enter("connected")
             logger.info("%s: silent for %.0f s, and so is the venue", part.where, seconds)
-        elif (part.messages, part.reconnects) == before:
+        else:
             logger.warning("%s: silent for %.0f s, connecting anew", part.where, seconds)
             watched.venue.restart(part)
 

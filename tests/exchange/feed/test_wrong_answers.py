@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hindsight.exchange.feed.sequence import FRUITLESS
+from hindsight.exchange.feed.upkeep import CLOCK_SECONDS
 
 ETH_1M, ETH_1S = "simulated ETH/USDT 1m", "simulated ETH/USDT 1s"
 CANDLES, TRADES, BOOK = f"{ETH_1M} candles", "ETH/USDT trades", "ETH/USDT order_book"
@@ -202,7 +203,6 @@ def test_a_silent_stream_whose_venue_has_no_candles_keeps_its_socket(
         async with live(speed=20.0, silent_seconds=1.0) as run:
             await run.connected(CANDLES, TRADES)
             run.venue.faults.add("gap", stream=KLINES, candles=3)
-            await run.until(lambda: run.part(CANDLES)["state"] == "silent")
             await run.until(lambda: run.part(CANDLES)["missing"] == 3)
             await run.connected(CANDLES)
             assert run.part(CANDLES)["reconnects"] == 0
@@ -215,26 +215,51 @@ def test_a_silent_stream_whose_venue_has_no_candles_keeps_its_socket(
     assert any("and so is the venue" in message for message in caplog.messages)
 
 
-def test_candles_in_a_segment_that_was_set_aside_are_fetched_once_more(
+def test_a_silent_stream_whose_venue_has_no_candles_is_well(
     live: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene() -> None:
-        async with live(timeframes=("1m", "5m")) as run:
+        async with live(speed=60.0, silent_seconds=1.0) as run:
             await run.connected(CANDLES)
-            await run.landed(ETH_1M, 9)
-            [path, *_] = await run.until(lambda: [each for each in run.landing.segments() if "candles" in each.name])
-            held = [row for row in run.landing.read(path).rows if row["stream"] == ETH_1M]
-            run.landing.refuse(path, "for the test")
-            await run.landed(ETH_1M, 1 + len(held))
-            opens = {row["open_time_ms"] for row in held}
-            again = await run.until(lambda: opens <= {row["open_time_ms"] for row in run.candles(ETH_1M)} and held)
-            rows = {row["open_time_ms"]: row for row in run.candles(ETH_1M)}
-            for row in again:
-                late = rows[row["open_time_ms"]]
-                assert late["known_ms"] > row["open_time_ms"] + 60_000  # known from now on
-                assert late["close"] == row["close"]
-            await run.until(lambda: run.part(CANDLES)["missing"] == 0)
-            assert [each.suffix for each in run.landing.refused.glob("*.asked")] == [".asked"]
+            armed = run.venue.faults.add("gap", stream=KLINES, candles=5000)
+            await run.until(lambda: run.venue.clock.now_ms() > armed.since_ms + 120_000)
+            caplog.clear()
+            await run.until(lambda: any("and so is the venue" in message for message in caplog.messages))
+            told_ms = run.beat()["written_ms"]
+            await run.until(
+                lambda: run.beat()["written_ms"] > told_ms + 1 and run.part(CANDLES)["state"] == "connected"
+            )
+            assert run.part(CANDLES)["reconnects"] == 0
+
+    caplog.set_level(logging.INFO)
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("name", "value"), [("0", None), ("", {"code": 0})], ids=["a row", "all of it"])
+def test_trades_that_cannot_be_read_hold_no_second_back_for_ever(
+    live: Callable[..., Any], name: str, value: object
+) -> None:
+    async def scene() -> None:
+        async with live(speed=10.0, timeframes=("1s",)) as run:
+            await run.connected(f"{ETH_1S} candles", TRADES)
+            await run.landed(ETH_1S, 3)
+            run.venue.faults.add("answer", path="/api/v3/aggTrades", name=name, value=value, count=0)
+            armed = run.venue.faults.add("gap", stream="ethusdt@kline_1s", candles=12)
+            await run.until(lambda: run.candles(ETH_1S)[-1]["open_time_ms"] > armed.since_ms + 14_000)
+            await run.until(lambda: sum(refused(run, f"{ETH_1S} candles").values()))
 
     asyncio.run(scene())
-    assert any(message.startswith(f"{ETH_1M} [2024-") and "set aside" in message for message in caplog.messages)
+
+
+def test_candles_from_the_future_have_the_clock_read_soon(live: Callable[..., Any]) -> None:
+    async def scene() -> None:
+        async with live(speed=1.0, timeframes=("1s",)) as run:
+            await run.connected(f"{ETH_1S} candles")
+            await run.landed(ETH_1S, 2)
+            run.venue.faults.add("skew", ms=90_000)
+            # Long before the clock would be read anyway.
+            await run.until(lambda: offset(run) > 60_000, seconds=CLOCK_SECONDS / 2)
+            await run.landed(ETH_1S, 3)
+            assert refused(run, f"{ETH_1S} candles").get("from the future")
+
+    asyncio.run(scene())
