@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from hindsight.store.warehouse import Warehouse
 # How long one example takes says something about the machine, and nothing about the code.
 hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("unhurried")
+# Started in the background of a shell, Ctrl-C would be ignored here and in all that is started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 MINUTE = timedelta(minutes=1)

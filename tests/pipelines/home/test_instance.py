@@ -76,7 +76,10 @@ def test_dagster_dev_works_where_nothing_is_set_and_its_runs_are_forked(
             until(lambda: "SUCCESS" in json.dumps(asked(port, ended)), f"it has ended well: {asked(port, ended)}")
         finally:
             dev.send_signal(signal.SIGINT)
-            dev.wait(60)
+            try:
+                dev.wait(60)
+            finally:
+                dev.kill()
     assert "the run starts the stock way" not in (tmp_path / "output").read_text()
     assert [path.name for path in here.iterdir()] == ["dagster.yaml"]
 
