@@ -74,7 +74,7 @@ def read_beat(path: Path) -> Beat | None:
 
 def note_wanted(path: Path, *, is_wanted: bool) -> None:
     """Notes in the heartbeat that the last feed left whether one is to run; a feed writes its own over it."""
-    draft = path.with_name(f".{path.name}.new")
+    draft = path.with_name(f".{path.name}.wanted")  # the feed has one of its own
     try:
         beat = json.loads(path.read_bytes()) | {"is_wanted": is_wanted}
         draft.write_text(json.dumps(beat))

@@ -10,7 +10,7 @@ import logging
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,13 +39,17 @@ def _only_one(landing: Landing) -> Iterator[bool]:
     if not landing.folder.exists():
         yield False
         return
-    with (landing.folder / "pack.lock").open("a") as lock:
+    path = landing.folder / "pack.lock"
+    with ExitStack() as stack:
         try:
+            lock = stack.enter_context(path.open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_alone = True
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            is_alone = False
+        except OSError as error:
+            raise HomeUnwritable(f"{path} cannot be had: {error}. Nothing is packed until it can") from error
+        yield is_alone
 
 
 def _pack_days(landing: Landing, before_ms: int) -> list[Path]:

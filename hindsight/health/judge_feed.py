@@ -79,9 +79,9 @@ def judge_home(free_bytes: int, set_aside: int) -> list[Finding]:
         findings[0] = calls("home", "disk space", "dead" if free_bytes < ROOM else "late", sentence, room)
     if set_aside:
         sentence = (
-            f"{set_aside} landed segments could not be read; the feed fetches their candles once more. What else they "
-            "held is missing. The reasons stand in landing/refused/: move a segment that you repaired back into "
-            "landing/, and delete the others."
+            f"{set_aside} landed segments could not be read; the feed fetches candles that the venue still has once "
+            "more. What else they held is missing. The reasons stand in landing/refused/: move a segment that you "
+            "repaired back into landing/, and delete the others."
         )
         findings[1] = calls("home", "refused segments", "late", sentence, refused)
     return findings

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hindsight.errors import HomeUnwritable
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.packs import HOUR_MS, names, pack, unpack
 from hindsight.exchange.segments import decode
@@ -30,6 +31,13 @@ def test_whole_past_hours_are_packed_and_the_current_one_is_not(tmp_path: Path) 
     assert unpack(path) == dict(list(written.items())[:3])
     assert [each.name for each in path.parent.glob("*.jsonl")] == list(written)[3:]
     assert [decode(data, name).rows[0]["trade_id"] for name, data in unpack(path).items()][:2] == [NOW, NOW + 5]
+
+
+def test_a_lock_that_cannot_be_had_is_told_like_a_full_disk(tmp_path: Path) -> None:
+    landing, _ = archived(tmp_path, NOW)
+    (landing.folder / "pack.lock").mkdir()
+    with pytest.raises(HomeUnwritable, match=r"pack\.lock cannot be had"):
+        pack(landing, NOW + 9 * HOUR_MS)
 
 
 def test_packing_twice_is_once_and_a_segment_that_comes_late_joins_its_hour(tmp_path: Path) -> None:

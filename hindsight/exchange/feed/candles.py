@@ -93,7 +93,8 @@ class StreamCandles:
             page = await self.connection.candles(self.stream, heard.open_time_ms, self.part.refuse)
         except VenueUnavailable:
             return True
-        return any(each.open_time_ms > heard.open_time_ms or each.values != heard.values for each in page.rows)
+        has_more = any(each.open_time_ms > heard.open_time_ms or each.values != heard.values for each in page.rows)
+        return has_more or not page.is_whole
 
     def ask_again(self, opens: Iterable[int]) -> list[int]:
         """Has candles fetched once more: the segment that they were landed in is lost. Those that it is done for."""
@@ -152,12 +153,12 @@ class StreamCandles:
         if want == "proof":
             await self._prove(*self.sequence.hole)
             return False
-        clock, next_ms, is_connected = self.connection.clock, self.sequence.next_ms, self.part.is_heard
+        clock, next_ms = self.connection.clock, self.sequence.next_ms
         since_ms = next_ms if want != "back" or self._back_ms is None else min(self._back_ms, next_ms)
         asked_ms, reached_ms, before, back_ms = clock.now_ms(), clock.reached_ms(), self.sequence.filled, self._back_ms
         page = await self.connection.candles(self.stream, since_ms, self.part.refuse)
         candles, self._is_asked = page.rows, True
-        if want == "back" and is_connected and self._back_ms == back_ms:  # what is corrected from now on will be heard
+        if want == "back" and self._back_ms == back_ms:  # what is corrected from now on will be heard
             self._look_on(page, since_ms)
         if candles:
             clock.saw(candles[-1].open_time_ms)

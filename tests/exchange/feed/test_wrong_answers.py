@@ -235,6 +235,19 @@ def test_a_silent_stream_whose_venue_has_no_candles_is_well(
     asyncio.run(scene())
 
 
+def test_a_silent_stream_whose_venue_answers_rows_that_cannot_be_read_is_connected_anew(
+    live: Callable[..., Any],
+) -> None:
+    async def scene() -> None:
+        async with live(speed=60.0, silent_seconds=1.0) as run:
+            await run.connected(CANDLES)
+            run.venue.faults.add("answer", path="/api/v3/klines", name="0.4", value="NaN", count=0)
+            run.venue.faults.add("gap", stream=KLINES, candles=5000)
+            await run.until(lambda: run.part(CANDLES)["reconnects"])
+
+    asyncio.run(scene())
+
+
 @pytest.mark.parametrize(("name", "value"), [("0", None), ("", {"code": 0})], ids=["a row", "all of it"])
 def test_trades_that_cannot_be_read_hold_no_second_back_for_ever(
     live: Callable[..., Any], name: str, value: object
