@@ -1,5 +1,6 @@
 """Memory and processor time of everything that runs, every few seconds."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,10 +54,13 @@ class Memory:
                 total[kind] += spent
         return dict(total)
 
-    def at_minute(self, minute: float, measure: str = "share") -> dict[str, float]:
-        """Bytes by kind of what stays, around a minute: the median of the samples about it."""
+    def at_minute(self, minute: float) -> dict[str, float]:
+        """Bytes by kind of what stays, around a minute: the median of the samples about it.
+
+        Resident ones: the share of the template halves whenever a run shares its pages.
+        """
         near = [each for each in self.samples if abs(each["second"] - minute * 60) <= AROUND_SECONDS]
-        return {kind: _median([each[measure][kind] for each in near if kind in each[measure]]) for kind in STAYING}
+        return {kind: _median([each["resident"].get(kind, math.nan) for each in near]) for kind in STAYING}
 
 
 def _median(values: Sequence[float]) -> float:

@@ -3,7 +3,8 @@
     python -m benchmarks.live.turns HOME FILE
 
 Whoever takes the lock writes its id into the lock file, and closes that when it lets go (hindsight/store/lock.py): the
-kernel tells of both through inotify(7). One JSON line per turn, until it is told to stop.
+kernel tells of both through inotify(7). It tells of two closings in a row once, so /proc/locks says whether one of them
+was that of the holder. One JSON line per turn, until it is told to stop.
 """
 
 import ctypes
@@ -26,20 +27,22 @@ EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that fo
 def watch(warehouse: Path, out: TextIO) -> None:
     """Writes every turn to `out` as it ends."""
     holds: tuple[int, float, str] | None = None  # who, since when, what
-    still_to_close = 0
     for mask in _events(lock_path(warehouse)):
         now = time.time()
         if mask & IN_MODIFY:
-            if holds is not None:  # let go before the next one stepped forward, and its file not closed yet
+            if holds is not None:  # let go before the next one stepped forward
                 _write(out, *holds, now)
-                still_to_close += 1
             pid = holder(warehouse) or 0
             holds = (pid, now, kind_of(pid))
-        elif still_to_close:
-            still_to_close -= 1
-        elif holds is not None:
+        elif holds is not None and not _is_held(lock_path(warehouse)):
             _write(out, *holds, now)
             holds = None
+
+
+def _is_held(path: Path) -> bool:
+    """Whether anybody holds a flock on the file (proc_locks(5))."""
+    file = f":{path.stat().st_ino} "
+    return any("FLOCK" in line and file in line for line in Path("/proc/locks").read_text().splitlines())
 
 
 def _write(out: TextIO, pid: int, since: float, kind: str, until: float) -> None:

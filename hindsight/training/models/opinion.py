@@ -24,11 +24,13 @@ class ModelOutput(NamedTuple):
     hidden_BD: Tensor  # pooled state
 
 
-class Opinion(nn.Linear):
-    """From a hidden state [B, D] to a ModelOutput."""
+class Opinion(nn.Module):
+    """A linear map from a hidden state [B, D] to a ModelOutput."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, sum(PARTS))
+        super().__init__()
+        linear = nn.Linear(width, sum(PARTS))
+        self.weight, self.bias = linear.weight, linear.bias
 
     def hold_none(self) -> None:
         """Starts near "no opinion", so that early losses are those of chance."""
@@ -36,7 +38,7 @@ class Opinion(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, hidden_BD: Tensor) -> ModelOutput:
-        buy, candle, trend, high, pivots = super().forward(hidden_BD).split(PARTS, dim=-1)
+        buy, candle, trend, high, pivots = fn.linear(hidden_BD, self.weight, self.bias).split(PARTS, dim=-1)
         open_close = candle[:, [0, 3]]
         reach = 0.5 * fn.softplus(candle[:, 1:3])
         top, bottom = open_close.amax(1) + reach[:, 0], open_close.amin(1) - reach[:, 1]
