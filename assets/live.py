@@ -67,7 +67,7 @@ def tell_failures(settings: Settings, advanced: "Advanced", now: datetime) -> No
     """
     titles = {key: f"{key[1]} cannot predict or learn on {key[0]}" for key in (*advanced.failures, *advanced.lessons)}
     for key, error in advanced.failures.items():
-        alert(settings, titles[key], f"{type(error).__name__}: {error}", "error", now)
+        alert(settings, titles[key], f"{type(error).__name__}: {error}", "failure", now)
     well = {titles[key] for key in advanced.lessons if key not in advanced.failures}
     if over := well & standing(settings).keys():
         recovered(settings, over, now)

@@ -3,7 +3,6 @@
 `archive/2024-06-01/13.jsonl.gz` holds whole segments one after the other, each behind a line that says its name.
 """
 
-import fcntl
 import gzip
 import json
 import logging
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hindsight.errors import HomeUnwritable
+from hindsight.exchange.alone import alone
 from hindsight.exchange.landing import NAME, Landing, replace
 
 logger = logging.getLogger(__name__)
@@ -42,14 +42,10 @@ def _only_one(landing: Landing) -> Iterator[bool]:
     path = landing.folder / "pack.lock"
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(path.open("a"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_alone = True
-        except BlockingIOError:
-            is_alone = False
+            other = stack.enter_context(alone(path))
         except OSError as error:
             raise HomeUnwritable(f"{path} cannot be had: {error}. Nothing is packed until it can") from error
-        yield is_alone
+        yield other is None
 
 
 def _pack_days(landing: Landing, before_ms: int) -> list[Path]:

@@ -4,7 +4,6 @@ The definitions are loaded once, by a code server of its own, and by the templat
 starts again by itself when it dies; runs in flight are forked from the template and go on meanwhile.
 """
 
-import fcntl
 import os
 import socket
 import sys
@@ -18,6 +17,7 @@ import yaml
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from hindsight.errors import AlreadyRunning
+from hindsight.exchange.alone import alone
 from hindsight.exchange.heartbeat import note_wanted
 from hindsight.settings import Settings
 from pipelines.home.instance import CHECKOUT, open_instance
@@ -121,18 +121,12 @@ def _end_runs(supervisor: Supervisor, instance: dg.DagsterInstance) -> None:
 @contextmanager
 def _home_to_itself(settings: Settings) -> Iterator[None]:
     settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
+    with alone(settings.home / "up.lock") as other:
+        if other is not None:
             raise AlreadyRunning(
-                f"expected to have {settings.home} alone, found `hindsight up` running there as process {lock.read()}; "
+                f"expected to have {settings.home} alone, found `hindsight up` running there as process {other}; "
                 "stop that one first, or set HINDSIGHT_HOME to another folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            )
         yield
 
 

@@ -6,12 +6,11 @@ It never opens the tables. A part that is down leaves the others alone; feed.jso
 """
 
 import asyncio
-import fcntl
 import logging
-import os
 from collections.abc import Awaitable, Callable, Iterable
 
 from hindsight.errors import HomeUnwritable, SettingRefused, VenueUnavailable
+from hindsight.exchange.alone import alone
 from hindsight.exchange.feed import binance, connection
 from hindsight.exchange.feed.beside import Beside
 from hindsight.exchange.feed.books import SymbolBooks, VenueBook, book_symbol
@@ -176,17 +175,11 @@ async def run_feed(settings: Settings, times: Times, stop: asyncio.Event, *, hea
     `hears_raw` = False: nothing is heard but what ccxt passes on, as of venues whose own messages are not read.
     """
     settings.landing_path.mkdir(parents=True, exist_ok=True)
-    with (settings.landing_path / "feed.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
+    with alone(settings.landing_path / "feed.lock") as other:
+        if other is not None:
             raise HomeUnwritable(
-                f"another feed, process {lock.read().strip()}, writes to {settings.landing_path}: stop that one first"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+                f"another feed, process {other}, writes to {settings.landing_path}: stop that one first"
+            )
         feed = Feed(settings, times, stop, hears_raw=hears_raw)
         feed.landing.clear_torn()
         await feed.run()
