@@ -61,10 +61,16 @@ def learning(
 ) -> Iterator[dg.MaterializeResult]:
     """Predicts, settles, validates and trains in the order of events, up to the end of the run's months."""
     from hindsight.learn import learn  # torch takes over a second to import
+    from hindsight.training.models.registry import in_order
 
     settings, store = load(), warehouse.open()
     covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
-    lessons = {f"{model}, {each}": (each, model) for each in covered for model in settings.models}
+    lessons = {
+        f"{model}, {each}": (each, model)
+        for each in covered
+        if each.stream in settings.predicted_streams
+        for model in in_order(settings.models)
+    }
     reports = [
         learn(settings, each.stream, model, each.window.end, progress.of(each.stream, f"learning {model}"))
         for each, model in lessons.values()

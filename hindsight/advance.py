@@ -18,6 +18,7 @@ from hindsight.market.streams import Stream
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
+from hindsight.training.models.registry import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,12 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
     advanced = Advanced(ingest(warehouse, landing, clock, max_gap=settings.max_gap))
-    fresh = [stream for stream in settings.streams if stream in advanced.ingested.streams]
+    fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     with _lessons(settings, fresh, clock, leave_pivots=leave_pivots) as lessons:
         _step(advanced, lessons)
         yield advanced
         _step(advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
-    idle = [stream for stream in settings.streams if not leave_pivots or stream not in fresh]
+    idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
     with warehouse.reading() as con:
         left = left_unlearned(con, idle, settings.models)
     late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
@@ -67,7 +68,7 @@ def _lessons(
                 closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots))
             )
             for stream in streams
-            for model in settings.models
+            for model in in_order(settings.models)
         }
 
 
@@ -77,7 +78,7 @@ def learn_from_pivots(
     """Takes every model to the closes at which these level-2 pivots were confirmed; again, it changes nothing."""
     advanced = Advanced()
     for stream, close in pivots:
-        for model in settings.models:
+        for model in in_order(settings.models):
             try:
                 advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock)
             except LearnerBusy as busy:

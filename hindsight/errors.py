@@ -9,6 +9,7 @@ HindsightError
 │   └── LearnerBusy             another process is teaching this model of this stream
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
 │   ├── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
+│   ├── FrameRefused            a frame is not of the shape that its model reads
 │   ├── MessageRefused          a venue said something that cannot be: no number, a negative size, a wrong time
 │   └── SegmentUnreadable       a landed segment is truncated, corrupt or of another schema
 └── StopAndFix                a person has to change something first
@@ -19,6 +20,7 @@ HindsightError
     ├── WarehouseNewer          the DuckDB file was written by a newer Hindsight or DuckDB
     ├── HomeUnwritable          a file below HINDSIGHT_HOME cannot be written: the disk is full, or not ours
     ├── AlreadyRunning          another program is at it: it has the home, or the port
+    ├── ModelBroken             a model says what is no number
     ├── CheckpointUnreadable    the weights are truncated or not what their JSON says
     └── SchemaMismatch          a checkpoint expects another input than the one at hand
 
@@ -66,6 +68,10 @@ class ReferenceUnresolvable(SkipThisCandle):
     """What a reference saw is gone, or no longer matches its digest."""
 
 
+class FrameRefused(SkipThisCandle):
+    """A frame is not of the shape that its model reads."""
+
+
 class MessageRefused(SkipThisCandle):
     """A venue said something that cannot be: no number, a negative size, a wrong time. `reason` is one to count by."""
 
@@ -108,6 +114,10 @@ class HomeUnwritable(StopAndFix):
 
 class AlreadyRunning(StopAndFix):
     """Another program is at it already: it has the home, or the port."""
+
+
+class ModelBroken(StopAndFix):
+    """A model says what is no number."""
 
 
 class CheckpointUnreadable(StopAndFix):

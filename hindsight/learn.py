@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import duckdb
@@ -18,34 +18,28 @@ import numpy as np
 import polars as pl
 import torch
 
+from hindsight.configured import cadence_of, hyperparameters, replay_of, schema_of, shape_of
 from hindsight.errors import LearnerBusy, SettingRefused
+from hindsight.inference.completeness import Completeness
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule
 from hindsight.inference.records import candle_records, pivot_records, reference_records, settled_between, trend_records
 from hindsight.market.streams import Stream, from_ms, to_ms
-from hindsight.recall import (
-    Market,
-    Proof,
-    frame_digests,
-    hyperparameters,
-    recall_lineage,
-    recall_market,
-    recall_memory,
-    relive,
-    schema_of,
-    shape_of,
-)
+from hindsight.recall import Market, Proof, recall_lineage, recall_market, recall_memory, relive
+from hindsight.recall_blocks import known_until
 from hindsight.retain import latest_snapshot, retain, save_snapshots
 from hindsight.settings import Settings
 from hindsight.store import lock
-from hindsight.store.inference_tables import append, learned_until, move_watermark
+from hindsight.store.hidden_tables import append_hidden
+from hindsight.store.inference_tables import add_refusals, append, learned_until, move_watermark, note_schema
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import newest_hyperparameters, newest_step, replace_scores
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import remove
-from hindsight.training.learner import tensors_of
-from hindsight.training.loop import Cadence, Learned, Learner, Memory, learn_rows
-from hindsight.training.replay import ReplayRule
+from hindsight.training.learner import Learner, tensors_of
+from hindsight.training.loop import Learned, learn_rows
+from hindsight.training.memory import Memory
+from hindsight.training.models.registry import model_of
 from hindsight.training.scores import score_days
 from hindsight.training.step import LOSS_PARTS, Hyperparameters
 from hindsight.training.step_records import step_records
@@ -88,6 +82,11 @@ class _Subject:
     proven: set[int] = field(default_factory=set)  # rows whose reference was held against its digest in this call
     refused: set[int] = field(default_factory=set)  # and those that no longer match
 
+    @property
+    def now(self) -> datetime | None:
+        """The venue's time, for a live call."""
+        return self.clock() if self.clock else None
+
 
 @dataclass(slots=True, kw_only=True)
 class _Piece:
@@ -98,6 +97,7 @@ class _Piece:
     market: Market
     memory: Memory
     proof: Proof
+    there: Completeness
     stored: np.ndarray  # [N] the reference stands in the table
     learned: Learned = field(default_factory=Learned)
 
@@ -185,7 +185,7 @@ def _lesson(
     with _taught_by_us(settings, stream, model, LIVE_PATIENCE_SECONDS if clock else None):
         lineage, piece = None, None
         with warehouse.reading() as con:
-            begin, last = _due(con, model, stream, until)
+            begin, last = _due(con, subject, until)
             if begin < last:
                 _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
                 number, _ = newest_step(con, model, stream)
@@ -218,14 +218,17 @@ def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, ru
         )
 
 
-def _due(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, until: datetime) -> tuple[int, int]:
-    """The rows [first, last) whose closes are due: after the watermark, up to `until` and to where pivots stand."""
+def _due(con: duckdb.DuckDBPyConnection, subject: _Subject, until: datetime) -> tuple[int, int]:
+    """The rows [first, last) whose closes are due: after the watermark, up to `until`, and to where all that their
+    frames ask for is known."""
+    stream, model, settings = subject.stream, subject.model, subject.settings
     mark = pivot_mark(con, stream)
-    if mark is None:
+    known = known_until(con, settings, stream, shape_of(settings, stream, model), subject.now)
+    if mark is None or known is None:
         return 0, 0
     done = learned_until(con, model, stream)
     first = to_ms(done[1] if done else mark.since) // stream.step_ms
-    return first, max(first, to_ms(min(until, mark.as_of)) // stream.step_ms)
+    return first, max(first, to_ms(min(until, known)) // stream.step_ms)
 
 
 def _end_of_piece(first: int, last: int) -> int:
@@ -245,17 +248,18 @@ def _pieces(subject: _Subject, piece: _Piece | None, last: int) -> Iterator[_Pie
 def _recall_piece(con: duckdb.DuckDBPyConnection, subject: _Subject, first: int, end: int) -> _Piece:
     """The rows [first, end) as the tables stand."""
     settings, stream, model = subject.settings, subject.stream, subject.model
-    shape = shape_of(model)
-    market = recall_market(con, settings, model, stream, shape, first, end)
-    memory, proof = recall_memory(con, model, stream, market, shape, first)
+    market = recall_market(con, settings, model, stream, shape_of(settings, stream, model), first, end)
+    memory, proof, there = recall_memory(con, model, stream, market, first)
     proof.carry(memory, subject.proven, subject.refused)
-    return _Piece(first=first, end=end, market=market, memory=memory, proof=proof, stored=memory.made.copy())
+    return _Piece(
+        first=first, end=end, market=market, memory=memory, proof=proof, there=there, stored=memory.made.copy()
+    )
 
 
 def _advance(subject: _Subject, learner: Learner, piece: _Piece, first: int, end: int, ahead: int = 0) -> None:
     learn_rows(
         learner,
-        piece.market.tape,
+        piece.market.blocks,
         piece.market.labels,
         piece.memory,
         first,
@@ -274,7 +278,7 @@ def _publish(subject: _Subject, learner: Learner, report: LearnReport, piece: _P
     """Stores the references made so far, before anything is learned from the close that they were made at."""
     references = _references(subject, piece, str(learner.device))
     with subject.warehouse.writing() as con:
-        append(con, "inference_references", subject.stream, [references])
+        _append_references(con, subject, piece, references)
         _note(con, subject, "predicted", references["made_at"].to_list())
     report.predicted += len(references)
     report.until = from_ms(piece.end * subject.stream.step_ms)
@@ -284,7 +288,7 @@ def _publish(subject: _Subject, learner: Learner, report: LearnReport, piece: _P
 def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Piece, end: int, *, newest: bool) -> None:
     """Everything that became known or was done at the closes of rows [piece.first, end), in one transaction."""
     settings, stream, model, first = subject.settings, subject.stream, subject.model, piece.first
-    market, memory, schema = piece.market, piece.memory, schema_of(subject.model)
+    market, memory, schema = piece.market, piece.memory, schema_of(settings, stream, model)
     snapshots = list(piece.learned.snapshots)
     if newest and learner.trained_row is not None and learner.number % settings.snapshot_every:
         row = learner.trained_row
@@ -295,11 +299,13 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
     at = settled_between(market.labels.trend.settled, memory.made, first, end)
     trends = trend_records(model, stream, market.labels, at, memory.predictions)
     steps = step_records(model, stream, learner, piece.learned.steps, schema)
-    scores = score_days(market.tape, memory, market.labels, first, end, settings.trend_ttl, stream, model)
+    scores = score_days(market.blocks.own, memory, market.labels, first, end, settings.trend_ttl, stream, model)
 
     until = from_ms(end * stream.step_ms)
+    refused = _refused(subject, piece, first, end)
     with subject.warehouse.writing() as con:
-        append(con, "inference_references", stream, [references])
+        _append_references(con, subject, piece, references)
+        add_refusals(con, model, stream, refused)
         append(con, "outcomes", stream, outcomes)
         append(con, "trend_validations", stream, [trends])
         append(con, "training_steps", stream, [steps])
@@ -327,30 +333,9 @@ def _note(con: duckdb.DuckDBPyConnection, subject: _Subject, stage: Stage, close
         note(con, subject.stream, subject.model, stage, closes, subject.clock())
 
 
-def cadence_of(settings: Settings) -> Cadence:
-    """When to predict, train and keep, from the settings."""
-    return Cadence(
-        predict_every=settings.predict_every,
-        train_every=settings.train_every,
-        batch_size=settings.batch_size,
-        snapshot_every=settings.snapshot_every,
-        score_window=settings.score_window,
-    )
-
-
-def replay_of(settings: Settings) -> ReplayRule:
-    """What replay draws from, from the settings."""
-    return ReplayRule(
-        replay_window=settings.replay_window,
-        replay_minimum=settings.replay_minimum,
-        corrective_weight=settings.corrective_weight,
-        max_uses=settings.max_uses,
-    )
-
-
 def _references(subject: _Subject, piece: _Piece, device: str) -> pl.DataFrame:
     """The references of a piece that are not stored yet, with the digest of what each of them saw."""
-    memory, shape, stream = piece.memory, shape_of(subject.model), subject.stream
+    memory, settings, stream = piece.memory, subject.settings, subject.stream
     at = np.flatnonzero(memory.made & ~piece.stored)
     rows = at + memory.first_row
     # The candle that a reference aims at closes one candle after it is made.
@@ -361,14 +346,37 @@ def _references(subject: _Subject, piece: _Piece, device: str) -> pl.DataFrame:
         rows,
         memory.norm_params[at],
         memory.predictions[at],
+        memory.extras[at],
         memory.checkpoint[at],
-        shape,
+        piece.market.blocks.shape.reach,
     ).with_columns(
-        schema_hash=pl.lit(schema_of(subject.model)),
-        digest=pl.Series(frame_digests(piece.market.tape, rows, shape.length), dtype=pl.UInt64),
+        schema_hash=pl.lit(schema_of(settings, stream, subject.model)),
+        digest=pl.Series(piece.market.blocks.digests(rows), dtype=pl.UInt64),
         device=pl.lit(device),
         mode=pl.Series(np.where(is_live, "live", "backfill"), dtype=pl.String),
     )
+
+
+def _append_references(
+    con: duckdb.DuckDBPyConnection, subject: _Subject, piece: _Piece, references: pl.DataFrame
+) -> None:
+    """Stores references that `_references` has made, the hidden states beside them, and the shape of their frames."""
+    if references.is_empty():
+        return
+    settings, stream, model = subject.settings, subject.stream, subject.model
+    at = np.flatnonzero(piece.memory.made & ~piece.stored)
+    append(con, "inference_references", stream, [references])
+    append_hidden(con, model, stream, references["made_at"], piece.memory.hidden[at], subject.now)
+    shape = piece.market.blocks.shape
+    note_schema(con, schema_of(settings, stream, model), str(shape), str(model_of(model).config))
+
+
+def _refused(subject: _Subject, piece: _Piece, first: int, end: int) -> pl.DataFrame:
+    """What was missing at the closes of rows [first, end) at which a reference was due and none could be made."""
+    rows = piece.there.rows
+    due = (rows >= first) & (rows < end) & ((rows + 1) % subject.settings.predict_every == 0)
+    asked = replace(piece.there, rows=rows[due], have=piece.there.have[due])
+    return asked.refusals(subject.stream.step_ms)
 
 
 def _outcomes(subject: _Subject, labels: Labels, memory: Memory, first: int, end: int) -> list[pl.DataFrame]:

@@ -6,7 +6,8 @@ re-lived from their records (DESIGN §8), so no prediction depends on a file tha
 
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import duckdb
@@ -14,14 +15,18 @@ import numpy as np
 import polars as pl
 import torch
 
-from hindsight.errors import CheckpointUnreadable, SchemaMismatch, SettingRefused
-from hindsight.inference import normalisation
-from hindsight.inference.frames import Frames, Tape, digest, unbroken, warm
+from hindsight.configured import device_of, hyperparameters, schema_of, shape_of
+from hindsight.errors import CheckpointUnreadable, SchemaMismatch
+from hindsight.inference.blocks import GATHERED, Blocks
+from hindsight.inference.completeness import SCALE, Completeness, completeness
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule, label
+from hindsight.inference.normalisation import norm_params
 from hindsight.inference.predictions import WIDTH, trend_predicted
 from hindsight.inference.records import predictions_of
-from hindsight.inference.references import InputShape, made_at_ms, schema_hash
+from hindsight.inference.references import made_at_ms, schema_hash
+from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
+from hindsight.recall_blocks import recall_blocks
 from hindsight.settings import Settings
 from hindsight.store import tape as tapes
 from hindsight.store.inference_tables import oldest_pending, read_references
@@ -29,63 +34,28 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import first_step, newest_step, read_checkpoints, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import load
-from hindsight.training.learner import new_learner, restore
-from hindsight.training.loop import Learner, Memory, train
+from hindsight.training.learner import Learner, new_learner, restore
+from hindsight.training.loop import train
+from hindsight.training.memory import Memory
 from hindsight.training.models.registry import model_of
 from hindsight.training.replay import Draw
 from hindsight.training.scores import first_scored
 from hindsight.training.step import Hyperparameters
 
 logger = logging.getLogger(__name__)
-GATHERED = 256  # frames at a time: enough to keep numpy busy, little enough to stay small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Market:
-    """What a stretch of events needs of the market: tape, labels, and at which closes L2 pivots were confirmed.
+    """What a stretch of events needs of the market: blocks, labels, and at which closes L2 pivots were confirmed.
 
     References made before row `trainable_row` are still judged, but no step of the stretch trains on them.
     """
 
-    tape: Tape
+    blocks: Blocks
     labels: Labels
     l2_rows: np.ndarray
     trainable_row: int
-
-
-def shape_of(model: str) -> InputShape:
-    """The candles that a reference of this model addresses."""
-    lookback = model_of(model).config.lookback
-    return InputShape(lookback=lookback, warmup=lookback)
-
-
-def schema_of(model: str) -> str:
-    """The hash of what goes in and through this model."""
-    return schema_hash(str(model_of(model).config), shape_of(model))
-
-
-def hyperparameters(settings: Settings) -> Hyperparameters:
-    """The settings that a training step depends on."""
-    return Hyperparameters(
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        clip_norm=settings.clip_norm,
-        average_decay=settings.average_decay,
-        flat_fraction=settings.flat_fraction,
-        trend_ttl=settings.trend_ttl,
-        seed=settings.seed,
-    )
-
-
-def device_of(settings: Settings) -> torch.device:
-    """Where the models run: `auto` is the GPU where there is one. Raises SettingRefused for a GPU that is not there."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise SettingRefused(
-            "setting device = 'cuda': expected a GPU that torch can use, found none. Set device = 'auto'"
-        )
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
 
 
 def recall_market(
@@ -93,7 +63,7 @@ def recall_market(
     settings: Settings,
     model: str,
     stream: Stream,
-    shape: InputShape,
+    shape: FrameShape,
     first: int,
     end: int,
     rule: TrendRule | None = None,
@@ -115,13 +85,13 @@ def recall_market(
     pending_row = to_ms(settled_all) // step_ms - 1 if settled_all else origin_row
     scored_row = first_scored(first, end, settings.trend_ttl, stream)
     start = max(origin_row, min(trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row))
-    span = Window(start=from_ms((start - shape.length) * step_ms), end=from_ms(end * step_ms))
-    tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
+    span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
+    blocks = recall_blocks(con, settings, stream, shape, start, end)
     pivots = tapes.pivots_for(con, stream, span)
-    rows = tape.first_known(start, end)
+    rows = blocks.own.first_known(start, end)
     labels = label(start, rows, pivots, step_ms, rule or hyperparameters(settings).trend_rule)
     l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // step_ms - 1
-    return Market(tape=tape, labels=labels, l2_rows=l2, trainable_row=trainable_row)
+    return Market(blocks=blocks, labels=labels, l2_rows=l2, trainable_row=trainable_row)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,20 +99,17 @@ class Proof:
     """Holds a reference against its digest the first time that it is to be trained on. Arrays stand beside `Memory`."""
 
     name: str
-    step_ms: int
-    length: int  # candles of a reference's whole input
     digests: np.ndarray  # [N]
     proven: np.ndarray  # [N]
 
-    def __call__(self, tape: Tape, memory: Memory, at: np.ndarray) -> np.ndarray:
+    def __call__(self, blocks: Blocks, memory: Memory, at: np.ndarray) -> np.ndarray:
         """Whether the references at these positions resolve to what they saw; the others are reported, once."""
         doubtful = at[~self.proven[at]]
         if len(doubtful):
             rows = doubtful + memory.first_row
-            reachable = rows - self.length + 1 >= tape.first_row
+            reachable = rows - blocks.shape.own.length + 1 >= blocks.own.first_row
             matches = np.zeros(len(rows), np.bool_)
-            found = frame_digests(tape, rows[reachable], self.length)
-            matches[reachable] = found == self.digests[doubtful[reachable]]
+            matches[reachable] = blocks.digests(rows[reachable]) == self.digests[doubtful[reachable]]
             self.proven[doubtful] = True
             memory.trusted[doubtful] = matches
             if not matches.all():
@@ -150,7 +117,7 @@ class Proof:
                     "%s: %d references no longer match their digest, first %s; they are not trained on",
                     self.name,
                     int((~matches).sum()),
-                    from_ms((int(rows[~matches][0]) + 1) * self.step_ms),
+                    from_ms((int(rows[~matches][0]) + 1) * blocks.own.step_ms),
                 )
         return memory.trusted[at]
 
@@ -166,10 +133,11 @@ class Proof:
 
 
 def recall_memory(
-    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, market: Market, shape: InputShape, first: int
-) -> tuple[Memory, Proof]:
+    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, market: Market, first: int
+) -> tuple[Memory, Proof, Completeness]:
     """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on."""
     start, count = market.labels.first_row, len(market.labels.candle.settled)
+    kind, shape = model_of(model), market.blocks.shape
     memory = Memory(
         first_row=start,
         predictable=np.zeros(count, np.bool_),
@@ -177,20 +145,16 @@ def recall_memory(
         made=np.zeros(count, np.bool_),
         trusted=np.ones(count, np.bool_),
         predictions=np.full((count, WIDTH), np.nan, np.float32),
+        hidden=np.full((count, kind.config.width), np.nan, np.float16),
+        extras=np.full((count, len(kind.extras)), np.nan, np.float32),
         trend=np.zeros(count, np.int8),
         checkpoint=np.zeros(count, np.int32),
         uses=np.zeros(count, np.int16),
         trained_as_candle=start,
     )
-    proof = Proof(
-        name=f"{model} of {stream}",
-        step_ms=stream.step_ms,
-        length=shape.length,
-        digests=np.zeros(count, np.uint64),
-        proven=np.zeros(count, np.bool_),
-    )
+    proof = Proof(name=f"{model} of {stream}", digests=np.zeros(count, np.uint64), proven=np.zeros(count, np.bool_))
+    there = _mark_predictable(memory, market.blocks, max(first, start), kind.optional)
     since, until = (from_ms(row * stream.step_ms) for row in (start, start + count))
-    _mark_predictable(memory, market.tape, shape, first)
     references = read_references(con, model, stream, Window(start=since, end=until))
     if len(references):
         at = references["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1 - start
@@ -200,12 +164,17 @@ def recall_memory(
         memory.trend[at] = trend_predicted(memory.predictions[at])
         memory.checkpoint[at] = references["checkpoint_id"].to_numpy()
         proof.digests[at] = references["digest"].to_numpy()
+        # What another shape saw is not what this one would: it is judged, and not trained on.
+        same = (references["schema_hash"] == schema_hash(str(kind.config), shape)).to_numpy()
+        memory.trusted[at], proof.proven[at] = same, ~same
+        if kind.extras and same.any():
+            memory.extras[at[same]] = np.array(references.filter(same)["extras"].to_list(), np.float32)
     _recall_uses(con, model, stream, memory, since)
     _, last_candle_step = newest_step(con, model, stream)
     if last_candle_step is not None:
         event_row = to_ms(last_candle_step) // stream.step_ms - 1
         memory.trained_as_candle = start + int(np.searchsorted(market.labels.candle.settled, event_row, side="right"))
-    return memory, proof
+    return memory, proof, there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +187,7 @@ class Lineage:
     born_at: int
     hyper: Hyperparameters
     device: torch.device
+    shape: FrameShape
     learner: Learner | None
     stretches: list["_Stretch"]
 
@@ -239,14 +209,15 @@ def recall_lineage(
 
     A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
     """
-    schema, hyper, device = schema_of(model), hyperparameters(settings), device_of(settings)
+    shape, hyper, device = shape_of(settings, stream, model), hyperparameters(settings), device_of(settings)
+    schema = schema_of(settings, stream, model)
     kept = read_checkpoints(con, model, stream).filter(
         pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
     )
     learner, base = None, 0
     for base, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
         try:
-            learner = new_learner(model, hyper, device)
+            learner = new_learner(model, hyper, device, shape)
             restore(learner, load(settings.checkpoints_path / file, schema), base)
             break
         except (SchemaMismatch, CheckpointUnreadable) as refusal:
@@ -261,6 +232,7 @@ def recall_lineage(
         born_at=number if born is None else born - 1,
         hyper=hyper,
         device=device,
+        shape=shape,
         learner=learner,
         stretches=[_stretch(con, settings, model, stream, part) for part in _by_hyperparameters(steps)],
     )
@@ -270,18 +242,13 @@ def relive(lineage: Lineage) -> Learner:
     """The learner of a lineage, its steps lived again."""
     learner, stretches = lineage.learner, lineage.stretches
     if learner is None:
-        learner = new_learner(lineage.model, stretches[0].hyper if stretches else lineage.hyper, lineage.device)
+        hyper = stretches[0].hyper if stretches else lineage.hyper
+        learner = new_learner(lineage.model, hyper, lineage.device, lineage.shape)
     learner.born_at = lineage.born_at
     for stretch in stretches:
         _relive(learner, lineage.model, lineage.stream, stretch)
     learner.number, learner.hyper = lineage.number, lineage.hyper
     return learner
-
-
-def frame_digests(tape: Tape, rows: np.ndarray, length: int) -> np.ndarray:
-    """The digest of each reference's whole input."""
-    parts = np.array_split(rows, max(1, -(-len(rows) // GATHERED)))
-    return np.array([digest(frame) for part in parts for frame in tape.gather(part, length)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +259,7 @@ class _Stretch:
     steps: pl.DataFrame
     event_rows: np.ndarray
     market: Market
-    norm_params: Frames  # [N, 4] beside the labels of `market`
+    memory: Memory  # beside the labels of `market`
 
 
 def _by_hyperparameters(steps: pl.DataFrame) -> list[pl.DataFrame]:
@@ -308,11 +275,11 @@ def _stretch(
     event_rows = steps["event_time"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
     used = np.concatenate([steps[name].explode().drop_nulls().to_numpy() for name in ("settled", "replayed")])
     made_rows = made_at_ms(model, stream, used.astype(np.uint64)) // stream.step_ms - 1
-    shape = shape_of(model)
+    shape = shape_of(settings, stream, model)
     first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
     market = recall_market(con, settings, model, stream, shape, first, end, rule=hyper.trend_rule)
-    memory, _ = recall_memory(con, model, stream, market, shape, end)
-    return _Stretch(hyper=hyper, steps=steps, event_rows=event_rows, market=market, norm_params=memory.norm_params)
+    memory, _, _ = recall_memory(con, model, stream, market, end)
+    return _Stretch(hyper=hyper, steps=steps, event_rows=event_rows, market=market, memory=memory)
 
 
 def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> None:
@@ -330,7 +297,7 @@ def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> 
             weight_high=step["weight_high"],
         )
         learner.number = step["step"] - 1
-        train(learner, stretch.market.tape, stretch.market.labels, stretch.norm_params, settled, drawn, event_row)
+        train(learner, stretch.market.blocks, stretch.market.labels, stretch.memory, settled, drawn, event_row)
 
 
 def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:
@@ -340,25 +307,19 @@ def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, mem
     memory.uses[at[inside]] = used["uses"].to_numpy()[inside]
 
 
-def _mark_predictable(memory: Memory, tape: Tape, shape: InputShape, first: int) -> None:
-    """Which closes from row `first` on have a whole, warm frame with a scale, and its parameters."""
-    end = memory.first_row + len(memory.made)
-    reach = max(first - shape.length + 1, tape.first_row)
-    rows = tape.rows[reach - tape.first_row : end - tape.first_row]
-    cold = np.concatenate([[0], np.cumsum(~warm(rows))])
-    index = np.arange(len(rows))
-    cold_in_view = cold[index + 1] - cold[np.maximum(index + 1 - shape.lookback, 0)]
-    whole = (unbroken(rows) >= shape.length) & (cold_in_view == 0)
-    candidates = np.flatnonzero(whole) + reach
-    candidates = candidates[candidates >= first]
+def _mark_predictable(memory: Memory, blocks: Blocks, first: int, optional: Collection[str]) -> Completeness:
+    """Which closes from row `first` on have a whole frame with a scale, and its parameters."""
+    there = completeness(blocks, np.arange(first, memory.first_row + len(memory.made)), optional)
+    candidates = there.rows[there.whole]
     for part in np.array_split(candidates, max(1, -(-len(candidates) // GATHERED))):
-        params = normalisation.norm_params(tape.gather(part, shape.lookback)) if len(part) else None
-        if params is not None:
+        if len(part):
+            params = norm_params(blocks.own.gather(part, blocks.shape.own.length))
             memory.norm_params[part - memory.first_row] = params
             memory.predictable[part - memory.first_row] = np.isfinite(params).all(axis=1)
-    for block in tape.superseded:  # a candle that came late was not there yet
-        hurt = np.arange(max(block.first_row, first), min(block.first_row + len(block.rows), end))
-        hurt = hurt[memory.predictable[hurt - memory.first_row]]  # the others may reach beyond the tape
-        for part in np.array_split(hurt, max(1, -(-len(hurt) // GATHERED))):
-            late = np.isnan(tape.gather(part, shape.length)[:, :, 0]).any(axis=1)
-            memory.predictable[part[late] - memory.first_row] = False
+    scaled = memory.predictable[there.rows - memory.first_row] | ~there.whole
+    return replace(
+        there,
+        blocks=(*there.blocks, SCALE),
+        have=np.column_stack([there.have, scaled]),
+        need=np.append(there.need, 1),
+    )

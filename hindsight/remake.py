@@ -1,27 +1,33 @@
 """Show one reference: bring back what it saw and the weights that made it, and make the prediction again.
 
-The frame is gathered from the tape as-of `made_at` and must have the digest on record. The weights are those after the
-`checkpoint_id`-th training step, from the nearest kept checkpoint and the steps since (DESIGN §8).
+The frame is gathered as-of `made_at`, in the shape that its schema hash names, and must have the digest on record. The
+weights are those after the `checkpoint_id`-th training step, from the nearest kept checkpoint and the steps since
+(DESIGN §8).
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+import duckdb
 import numpy as np
 import polars as pl
 import torch
 
 from hindsight.errors import ReferenceUnresolvable, SchemaMismatch
-from hindsight.inference.frames import Frames, digest
+from hindsight.inference.blocks import Blocks
+from hindsight.inference.frames import Frames
 from hindsight.inference.records import predictions_of
+from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, to_ms
-from hindsight.recall import recall_weights, schema_of
+from hindsight.recall import recall_weights
+from hindsight.recall_blocks import recall_blocks
 from hindsight.settings import Settings
-from hindsight.store import tape as tapes
-from hindsight.store.inference_tables import find_reference
+from hindsight.store.inference_tables import find_reference, find_schema
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.loop import forward
+from hindsight.training.models.registry import model_of
 
 TOLERANCE = 1e-6
 CURE = "Record the candles of that window again, from the same venue, and ask again"
@@ -66,11 +72,7 @@ def remake(settings: Settings, inference_id: int) -> Remade:
             raise ReferenceUnresolvable(f"no reference has the id {inference_id}. `hindsight status` names the newest")
         row = found.row(0, named=True)
         stream = Stream(venue=row["venue"], symbol=row["symbol"], timeframe=row["timeframe"])
-        if row["schema_hash"] != schema_of(row["model"]):
-            raise SchemaMismatch(
-                f"reference {inference_id} was made with input schema {row['schema_hash']}, the model at hand has"
-                f" {schema_of(row['model'])}. Check out the version of Hindsight that made it"
-            )
+        shape = _shape_of(con, row)
         window = Window(start=row["input_start"], end=row["input_end"])
         mark = pivot_mark(con, stream)
         if mark is None or mark.since > window.start:
@@ -78,12 +80,11 @@ def remake(settings: Settings, inference_id: int) -> Remade:
             raise ReferenceUnresolvable(
                 f"reference {inference_id} of {stream} saw {window}: of its candles {left}. {CURE}"
             )
-        tape = tapes.load(con, settings.tape_path, stream, window, mark.since)
-        made_row = np.array([to_ms(row["made_at"]) // stream.step_ms - 1])
-        frame_1LF = tape.gather(made_row, (window.end - window.start) // stream.step)
-        _check(frame_1LF[0], found, stream, window)
+        made_row = to_ms(row["made_at"]) // stream.step_ms - 1
+        blocks = recall_blocks(con, settings, stream, shape, made_row, made_row + 1)
+        _check(blocks, made_row, found, stream, window)
+        frame = blocks.gather(np.array([made_row]), found["norm_params"].to_numpy())
     learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"])
-    norm_14 = found["norm_params"].to_numpy()
     return Remade(
         inference_id=inference_id,
         model=row["model"],
@@ -92,17 +93,34 @@ def remake(settings: Settings, inference_id: int) -> Remade:
         checkpoint_id=row["checkpoint_id"],
         digest=row["digest"],
         stored=predictions_of(found)[0],
-        remade=forward(learner, frame_1LF[:, -learner.lookback :], norm_14)[0],
+        remade=forward(learner, frame).predictions[0],
     )
 
 
-def _check(frame_LF: Frames, found: pl.DataFrame, stream: Stream, window: Window) -> None:
-    """Raises ReferenceUnresolvable unless the frame is whole and has the digest of the reference."""
-    name = f"reference {found['inference_id'][0]} of {stream} saw {window}"
-    missing = int(np.isnan(frame_LF[:, 0]).sum())
-    if missing:
-        raise ReferenceUnresolvable(f"{name}: {missing} of {len(frame_LF)} candles are gone. {CURE}")
-    expected, present = found["digest"][0], digest(frame_LF)
+def _shape_of(con: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> FrameShape:
+    """The shape that a reference's schema hash stands for. Raises SchemaMismatch where another model made it."""
+    known = find_schema(con, row["schema_hash"])
+    config = str(model_of(row["model"]).config)
+    if known is None or known[1] != config:
+        raise SchemaMismatch(
+            f"reference {row['inference_id']} was made with input schema {row['schema_hash']} of"
+            f" {known[1] if known else 'an older version'}, the model at hand is {config}. Check out the version of"
+            " Hindsight that made it"
+        )
+    return FrameShape.parse(known[0])
+
+
+def _check(blocks: Blocks, made_row: int, found: pl.DataFrame, stream: Stream, window: Window) -> None:
+    """Raises ReferenceUnresolvable unless the frame's candles are whole and it has the digest of the reference."""
+    name, rows = f"reference {found['inference_id'][0]} of {stream} saw {window}", np.array([made_row])
+    made_ms = (rows + 1) * stream.step_ms
+    for block, tape in zip(blocks.shape.candles, blocks.tapes, strict=True):
+        length = block.length + blocks.shape.warmup
+        seen = tape.gather(made_ms // tape.step_ms - 1, length, made_ms)
+        missing = int(np.isnan(seen[0, :, 0]).sum())
+        if missing:
+            raise ReferenceUnresolvable(f"{name}: {missing} of {length} candles of {block} are gone. {CURE}")
+    expected, present = found["digest"][0], blocks.digests(rows)[0]
     if expected != present:
         raise ReferenceUnresolvable(
             f"{name}: the digest on record is {expected:016x}, what is there now has {present:016x}. {CURE}"

@@ -20,8 +20,9 @@ from hindsight.settings import Settings
 from hindsight.store.rows import stream_key
 from hindsight.store.training_tables import read_checkpoints, replace_checkpoints
 from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, save
-from hindsight.training.learner import tensors_of
-from hindsight.training.loop import Learner, Memory, Snapshot
+from hindsight.training.learner import Learner, tensors_of
+from hindsight.training.loop import Snapshot
+from hindsight.training.memory import Memory
 from hindsight.training.models.registry import model_of
 
 FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")

@@ -9,9 +9,9 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from hindsight.errors import SettingRefused
+from hindsight.inference.shape import frame_shape
 from hindsight.market.streams import TIMEFRAMES, Stream
 
 
@@ -52,7 +53,24 @@ class Settings(BaseSettings):
     ] = "binance"
     symbols: Annotated[Names, Field(description="markets to record and predict")] = ("ETH/USDT", "BTC/USDT")
     timeframes: Annotated[Names, Field(description="lengths of a candle; every market is recorded in each")] = ("1m",)
+    predicted: Annotated[
+        Listed, Field(description="of these streams those that models predict, as SYMBOL TIMEFRAME; empty: all of them")
+    ] = ()
     models: Annotated[Names, Field(description="models that predict and learn")] = ("transformer",)
+    frame: Annotated[
+        Names,
+        Field(
+            description="blocks of a frame: own, a timeframe, SYMBOL TIMEFRAME, book, pivots, each with =LENGTH or"
+            " without; or standard"
+        ),
+    ] = ("own", "pivots")
+    lookback: Annotated[int, Field(ge=10, le=10_000, description="candles of a block that does not say its own")] = 300
+    warmup: Annotated[
+        int, Field(ge=0, le=10_000, description="candles before them that have to be there, to warm the indicators")
+    ] = 300
+    peer_deadline_seconds: Annotated[
+        float, Field(ge=0, le=600, description="seconds after a close that a model waits for one that it reads")
+    ] = 5.0
     first_month: Annotated[
         str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month that Dagster offers as a partition")
     ] = "2017-08"
@@ -189,6 +207,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected names of letters, digits and _, found {model!r}")
         return _each_once(value)
 
+    @model_validator(mode="after")
+    def _frames_of_what_is_recorded(self) -> Self:
+        recorded = {(stream.symbol, stream.timeframe) for stream in self.streams}
+        names = {f"{symbol} {timeframe}" for symbol, timeframe in recorded}
+        if unknown := [entry for entry in self.predicted if entry not in names]:
+            raise ValueError(f"predicted: expected some of {', '.join(sorted(names))}, found {', '.join(unknown)}")
+        for stream in self.predicted_streams:
+            shape = frame_shape(self.frame, stream, lookback=self.lookback, warmup=self.warmup)
+            if missing := [str(each) for each in shape.candles if (each.symbol, each.timeframe) not in recorded]:
+                raise ValueError(
+                    f"frame: its blocks {', '.join(missing)} are not recorded. Add them to symbols and timeframes, and"
+                    " name the streams to predict in predicted"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -224,6 +257,17 @@ class Settings(BaseSettings):
             for timeframe in self.timeframes
             for symbol in self.symbols
         )
+
+    @property
+    def predicted_streams(self) -> tuple[Stream, ...]:
+        """Those of the streams that models predict."""
+        chosen = [each for each in self.streams if f"{each.symbol} {each.timeframe}" in self.predicted]
+        return tuple(chosen) or self.streams
+
+    @property
+    def learners(self) -> tuple[tuple[Stream, str], ...]:
+        """Every model of every stream that is predicted."""
+        return tuple((stream, model) for stream in self.predicted_streams for model in self.models)
 
     @property
     def warehouse_path(self) -> Path:
@@ -267,6 +311,8 @@ def load(**overrides: object) -> Settings:
 
 def _explain(problem: object) -> str:
     assert isinstance(problem, dict)
+    if not problem["loc"]:  # of several settings together, which the message names
+        return f"setting {problem['msg'].removeprefix('Value error, ')}"
     name = ".".join(str(part) for part in problem["loc"][:1])
     field = Settings.model_fields.get(name)
     if field is None:

@@ -3,19 +3,21 @@
 Answers like the questions of the store: no row, or the rows that are wrong.
 """
 
+from contextlib import suppress
+
 import duckdb
 import numpy as np
 import polars as pl
 
 from hindsight.errors import CheckpointUnreadable, SchemaMismatch
-from hindsight.inference.frames import digest
+from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, to_ms
+from hindsight.recall_blocks import recall_blocks
 from hindsight.settings import Settings
-from hindsight.store import tape
+from hindsight.store.inference_tables import find_schema
 from hindsight.store.learning_questions import sampled_references, serving_checkpoints
-from hindsight.store.market_tables import pivot_mark
 
-UNRESOLVED = pl.Schema({"inference_id": pl.UInt64, "input_start": pl.String, "expected": pl.String, "found": pl.String})
+UNRESOLVED = pl.Schema({"inference_id": pl.UInt64, "made_at": pl.String, "expected": pl.String, "found": pl.String})
 UNLOADED = pl.Schema({"model": pl.String, "checkpoint_id": pl.Int32, "refusal": pl.String})
 
 
@@ -23,17 +25,17 @@ def references_not_resolving(
     settings: Settings, con: duckdb.DuckDBPyConnection, stream: Stream, window: Window
 ) -> pl.DataFrame:
     """Of a sample of the references made in `window`, those that no longer find the bytes that they saw."""
-    mark, sample = pivot_mark(con, stream), sampled_references(con, stream, window)
-    if mark is None:
-        return pl.DataFrame(schema=UNRESOLVED)
     wrong = []
-    for inference_id, start, end, expected in sample.iter_rows():
-        # Each by itself, as the tables stood at its own end; a sample of years then takes no more memory than one.
-        seen = tape.load(con, settings.tape_path, stream, Window(start=start, end=end), mark.since)
-        last_row = np.array([to_ms(end) // stream.step_ms - 1])
-        found = digest(seen.gather(last_row, (end - start) // stream.step)[0]) if mark.since <= start else 0
+    for inference_id, schema_hash, made_at, expected in sampled_references(con, stream, window).iter_rows():
+        schema, row = find_schema(con, schema_hash), to_ms(made_at) // stream.step_ms - 1
+        found = 0
+        if schema is not None:
+            # Each by itself, as the tables stood at its own close; a sample of years then takes no more than one.
+            blocks = recall_blocks(con, settings, stream, FrameShape.parse(schema[0]), row, row + 1)
+            with suppress(ValueError):  # its candles are gone
+                found = int(blocks.digests(np.array([row]))[0])
         if found != expected:
-            wrong.append((inference_id, str(start), f"{expected:016x}", f"{found:016x}"))
+            wrong.append((inference_id, str(made_at), f"{expected:016x}", f"{found:016x}"))
     return pl.DataFrame(wrong, UNRESOLVED, orient="row")
 
 

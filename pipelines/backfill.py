@@ -18,6 +18,7 @@ import dagster as dg
 
 from assets.partitions import note_streams
 from hindsight.errors import HindsightError
+from hindsight.inference.shape import frame_shape
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
 from pipelines.home.instance import open_instance
@@ -40,14 +41,34 @@ class Heard:
 def backfill(settings: Settings, streams: list[Stream], window: Window) -> Iterator[Heard]:
     """Runs the whole chain over `window`, and yields what the workers say until the last has ended.
 
-    Leaving the iteration early (Ctrl-C, an exception) ends the workers.
+    Where frames hold other streams, every stream is recorded before any is learned. Leaving the iteration early
+    (Ctrl-C, an exception) ends the workers.
     """
     note_streams(settings)
     open_instance(settings)  # its databases are created here, once, before the workers meet at them
+    for job, chosen in _waves(settings, streams):
+        yield from _run(settings, job, chosen, window)
+
+
+def _waves(settings: Settings, streams: list[Stream]) -> Iterator[tuple[str, list[Stream]]]:
+    """Which job to run over which streams, one after the other."""
+    predicted = [stream for stream in streams if stream in settings.predicted_streams]
+    shapes = [
+        frame_shape(settings.frame, stream, lookback=settings.lookback, warmup=settings.warmup) for stream in predicted
+    ]
+    if any(len(shape.candles) > 1 for shape in shapes) or len(predicted) < len(streams):
+        yield "record", streams
+    yield "backfill", predicted
+
+
+def _run(settings: Settings, job: str, streams: list[Stream], window: Window) -> Iterator[Heard]:
+    """Runs one job over each stream in a process of its own."""
     context = multiprocessing.get_context("spawn")
     heard: Queue[Heard] = context.Queue()
     workers = {
-        str(stream): context.Process(target=_work, args=(settings.threads, stream, window, heard), name=str(stream))
+        str(stream): context.Process(
+            target=_work, args=(settings.threads, job, stream, window, heard), name=str(stream)
+        )
         for stream in streams
     }
     for worker in workers.values():
@@ -72,13 +93,13 @@ def backfill(settings: Settings, streams: list[Stream], window: Window) -> Itera
             worker.kill()
 
 
-def _work(threads: int, stream: Stream, window: Window, heard: "Queue[Heard]") -> None:
-    """The body of one worker process: one run of the job `backfill` over one stream."""
+def _work(threads: int, job: str, stream: Stream, window: Window, heard: "Queue[Heard]") -> None:
+    """The body of one worker process: one run of a job over one stream."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     try:
-        run_job(stream, window, lambda name, stage, done, total: heard.put(Heard(name, stage, done, total)))
+        run_job(job, stream, window, lambda name, stage, done, total: heard.put(Heard(name, stage, done, total)))
         heard.put(Heard(str(stream), "done"))
     except HindsightError as error:
         heard.put(Heard(str(stream), "failed", message=str(error)))
@@ -91,17 +112,16 @@ def _work(threads: int, stream: Stream, window: Window, heard: "Queue[Heard]") -
     os._exit(0)  # duckdb complains on stderr about what is alive when an interpreter ends
 
 
-def run_job(stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInProcessResult:
-    """One run of the job `backfill` in this process, shown in the UI like any other."""
+def run_job(job: str, stream: Stream, window: Window, listener: Listener) -> dg.ExecuteInProcessResult:
+    """One run of the job `record` or `backfill` in this process, shown in the UI like any other."""
     from assets.partitions import range_tags
-    from hindsight.training.models.registry import model_of
+    from hindsight.training.models.registry import in_order
     from pipelines.definitions import defs
 
-    for model in load().models:
-        model_of(model)  # a typing error is told before a candle is fetched
+    in_order(load().models)  # a typing error is told before a candle is fetched
 
     scope = {"since": window.start.isoformat(), "until": window.end.isoformat()}
-    return defs.resolve_job_def("backfill").execute_in_process(
+    return defs.resolve_job_def(job).execute_in_process(
         # The run's log is in the UI; the terminal belongs to the progress bars.
         run_config={
             "resources": {"scope": {"config": scope}},

@@ -10,7 +10,7 @@ from assets.indicators import indicators
 from assets.learning import learning
 from assets.order_book import order_book
 from assets.pivots import pivots
-from pipelines.jobs import backfill, health, learn
+from pipelines.jobs import backfill, health, learn, record
 from pipelines.live import advance, train_on_pivot
 from resources.exchange import SourceResource
 from resources.progress import Progress
@@ -23,7 +23,7 @@ from sensors.pivot_confirmed import pivot_confirmed
 defs = dg.Definitions(
     assets=[candles, order_book, indicators, pivots, learning],
     asset_checks=[*CHECKS, book_checks, health_checks],
-    jobs=[backfill, learn, advance, train_on_pivot, health],
+    jobs=[backfill, record, learn, advance, train_on_pivot, health],
     sensors=[candle_closed, pivot_confirmed, run_failed, freshness],
     resources={
         "warehouse": WarehouseResource(),

@@ -25,6 +25,12 @@ backfill = dg.define_asset_job(
     description="Candles to checkpoints over the months asked for. Running it again changes nothing.",
 )
 
+record = dg.define_asset_job(
+    "record",
+    selection=dg.AssetSelection.assets("candles", "indicators", "pivots"),
+    description="Candles to pivots over the months asked for: what frames of other streams need before they learn.",
+)
+
 health = dg.define_asset_job(
     "health",
     selection=HEALTH,
@@ -48,7 +54,7 @@ def due(context: dg.OpExecutionContext, config: Lesson, warehouse: WarehouseReso
         stored, learned = summaries.stored(con), summaries.learned(con)
     context.add_output_metadata({"stored": as_table(stored), "due": as_table(learned)})
     until = (instant(config.until) or datetime.now(UTC)).isoformat()
-    streams = [config.stream] if config.stream else [str(stream) for stream in settings.streams]
+    streams = [config.stream] if config.stream else [str(stream) for stream in settings.predicted_streams]
     models = [config.model] if config.model else settings.models
     return [[stream, model, until] for stream in streams for model in models]
 

@@ -72,7 +72,7 @@ def _left(instance: dg.DagsterInstance) -> datetime | None:
     )
     try:
         with warehouse.reading() as con:
-            return max(left_unlearned(con, settings.streams, settings.models).values(), default=None)
+            return max(left_unlearned(con, settings.predicted_streams, settings.models).values(), default=None)
     except WarehouseLocked:
         return None
 

@@ -6,16 +6,17 @@ second of a minute come late: the candles that had closed by then get a revision
 
     from hindsight.exchange.simulated import SimulatedVenue
     SimulatedVenue(seed=7, phi=0.3).optimal_accuracy    # 0.597: nobody predicts the sign of the next 1m return better
+    SimulatedVenue(seed=7, phi=0.3, signal="lead").signal_timeframe    # 1s: there it is, see simulated_signals.py
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 
 from hindsight.errors import SettingRefused
+from hindsight.exchange.simulated_books import books_of_day
 from hindsight.exchange.simulated_market import (
     LONGEST_DELAY_SECONDS,
     LOT,
@@ -30,6 +31,8 @@ from hindsight.exchange.simulated_market import (
     late_trades_of_day,
     seconds_of_day,
 )
+from hindsight.exchange.simulated_signals import TIMEFRAMES, Signal, leaning_of_day, optimum, told_seconds_of_day
+from hindsight.market.buckets import bucket_size
 from hindsight.market.candles import CANDLES
 from hindsight.market.streams import EPOCH, Stream, Window
 
@@ -39,28 +42,35 @@ OPENING_DAY = (OPENING - EPOCH).days
 
 
 class SimulatedVenue:
-    """A deterministic market: the same seed and phi give the same candles, in whatever pieces they are asked for."""
+    """A deterministic market: the same seed, phi and signal give the same market, in whatever pieces it is asked for.
 
-    def __init__(self, seed: int, phi: float) -> None:
+    `phi` is the correlation between a return and what tells it; `sizes` are widths of order-book buckets, by base.
+    """
+
+    def __init__(
+        self, seed: int, phi: float, signal: Signal = "momentum", sizes: Mapping[str, float] | None = None
+    ) -> None:
         if not -1 < phi < 1:
             raise SettingRefused(f"setting simulated_phi = {phi}: expected a number between -1 and 1, both excluded")
-        self.seed, self.phi = seed, phi
+        self.seed, self.phi, self.signal, self.sizes = seed, phi, signal, dict(sizes or {})
         self._chains: dict[str, MinuteChain] = {}
 
     @property
     def optimal_accuracy(self) -> float:
-        """The share of 1m return signs that the best prediction gets right; for phi < 0 it bets on reversal."""
-        return 0.5 + math.asin(abs(self.phi)) / math.pi
+        """The share of signs of the next return that the best prediction gets right, in candles of signal_timeframe.
+
+        Under lead this is true of every symbol but BTC, of which nothing is known beforehand.
+        """
+        return optimum(self.signal, self.phi)
+
+    @property
+    def signal_timeframe(self) -> str | None:
+        """The timeframe in which the signal is planted; None where there is none."""
+        return TIMEFRAMES[self.signal]
 
     def candles(self, stream: Stream, window: Window) -> Iterator[pl.DataFrame]:
         """First deliveries closed by the window's end, and corrections recorded in it; the end is the venue's clock."""
-        if not stream.venue.startswith("simulated"):
-            raise SettingRefused(f"{stream}: the simulated venue serves streams of a venue named simulated only")
-        if window.end <= OPENING:
-            raise SettingRefused(
-                f"{stream} {window}: the simulated venue opened on {OPENING:%Y-%m-%d}. Ask for a later window, or set"
-                " source to archive:DIR or ccxt:VENUE for real candles"
-            )
+        _check(stream, window)
         pending: list[pl.DataFrame] = []
         # A correction may be recorded after the midnight that ends its candle's day.
         reaching_back = window.start - timedelta(seconds=LONGEST_DELAY_SECONDS)
@@ -79,11 +89,37 @@ class SimulatedVenue:
         if pending:
             yield pl.concat(pending)
 
+    def order_book(self, stream: Stream, window: Window) -> Iterator[pl.DataFrame]:
+        """The order book of the stream's market at the end of each delivered second of the window, in BOOK_SECONDS.
+
+        A frame holds the seconds of a day that have ended by the window's end.
+        """
+        _check(stream, window)
+        instrument, second = Instrument.of(stream.symbol), timedelta(seconds=1)
+        size = bucket_size(stream.symbol, instrument.first_price, self.sizes)
+        first, end = -((EPOCH - window.start) // second), (window.end - EPOCH) // second
+        for day in range(max(first // SECONDS, OPENING_DAY), -(-end // SECONDS)):
+            chosen = np.arange(max(first - day * SECONDS, 0), min(end - day * SECONDS, SECONDS))
+            chosen = chosen[delivered_of_day(self.seed, instrument, day)[chosen]]
+            if len(chosen):
+                closes = self.seconds(stream.symbol, day).close
+                leaning = leaning_of_day(self.seed, stream.symbol, day) if self.signal == "imbalance" else None
+                rows = books_of_day(self.seed, instrument, day, closes, leaning, size=size, chosen=chosen)
+                yield rows.with_columns(venue=pl.lit(stream.venue)).select(BOOK_SECONDS.names())
+
+    def seconds(self, symbol: str, day: int) -> Seconds:
+        """The seconds of one UTC day since 1970, also of those that are not delivered."""
+        instrument, has_momentum = Instrument.of(symbol), self.signal == "momentum"
+        if symbol not in self._chains:
+            self._chains[symbol] = MinuteChain(self.seed, self.phi if has_momentum else 0.0, instrument)
+        closes, sigma = self._chains[symbol].day(day - OPENING_DAY)
+        if self.signal in ("lead", "imbalance"):
+            return told_seconds_of_day(self.signal, self.seed, instrument, day, self.phi, closes, sigma)
+        return seconds_of_day(self.seed, instrument, day, closes, sigma)
+
     def _day(self, stream: Stream, day: int) -> pl.DataFrame:
         """Every delivery of the candles that open on one UTC day, in the columns of CANDLES."""
-        instrument = Instrument.of(stream.symbol)
-        chain = self._chains.setdefault(stream.symbol, MinuteChain(self.seed, self.phi, instrument))
-        seconds = seconds_of_day(self.seed, instrument, day, *chain.day(day - OPENING_DAY))
+        instrument, seconds = Instrument.of(stream.symbol), self.seconds(stream.symbol, day)
         per_candle = stream.step // timedelta(seconds=1)
         is_delivered = delivered_of_day(self.seed, instrument, day)
         opens, columns = add_up(seconds, is_delivered, per_candle)
@@ -110,6 +146,16 @@ class SimulatedVenue:
                 "recorded_at": (recorded_at + day * SECONDS) * 1_000_000,
             }
         ).cast(CANDLES)
+
+
+def _check(stream: Stream, window: Window) -> None:
+    if not stream.venue.startswith("simulated"):
+        raise SettingRefused(f"{stream}: the simulated venue serves streams of a venue named simulated only")
+    if window.end <= OPENING:
+        raise SettingRefused(
+            f"{stream} {window}: the simulated venue opened on {OPENING:%Y-%m-%d}. Ask for a later window, or set"
+            " source to archive:DIR or ccxt:VENUE for real candles"
+        )
 
 
 def add_up(seconds: Seconds, is_delivered: Booleans, per_candle: int) -> tuple[Ints, Ints]:

@@ -1,5 +1,7 @@
 """The process that the simulated venue trades: closes of minutes from one chain, seconds bridged between them.
 
+This is the market with momentum, and with phi = 0 the one without any signal; the others are in simulated_signals.py.
+
 Minutes: the log return of minute t is r_t = sigma_t * z_t. z is an AR(1) chain of unit variance with coefficient phi:
 all that can be known about the next sign is the sign of phi * z_t, and it comes true with probability
 1/2 + arcsin(phi) / pi (Sheppard's formula, https://en.wikipedia.org/wiki/Orthant_probability). sigma is a regime that
@@ -33,6 +35,7 @@ OUTAGES_PER_DAY = 1 / 3
 LATE_TRADES_PER_DAY = 1 / 3
 LONGEST_OUTAGE_MINUTES = 5
 LONGEST_DELAY_SECONDS = 300
+LEVELS_TO_PRICE = 60_000  # levels of the order book between nothing and the first price
 LOT = 2.0**-10  # a power of two: volumes then add up to the same float in any order
 
 
@@ -51,6 +54,16 @@ class Instrument:
         known = {"BTC": (60_000.0, 2, 600.0), "ETH": (3_000.0, 3, 5_000.0)}
         first_price, decimals, lots = known.get(symbol.partition("/")[0], (100.0, 5, 50_000.0))
         return cls(symbol=symbol, first_price=first_price, decimals=decimals, lots=lots)
+
+    @property
+    def grid(self) -> int:
+        """Ticks between two levels of its order book."""
+        return max(1, round(self.first_price * 10**self.decimals / LEVELS_TO_PRICE))
+
+    @property
+    def level_lots(self) -> float:
+        """Lots that rest at a level on average."""
+        return self.lots / 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +145,24 @@ def seconds_of_day(seed: int, instrument: Instrument, day: int, closes: Ints, si
     """The seconds of one day, bridged between the closes of its minutes, which they hit exactly."""
     noise = generator(seed, instrument.symbol, "seconds", day)
     before, after = closes[:-1, None], closes[1:, None]
-    volatility = (sigma * closes[:-1])[:, None] / np.sqrt(60)  # ticks per square root of a second
     elapsed = np.arange(1, 61) / 60
     walk = np.cumsum(noise.standard_normal((MINUTES, 60)), axis=1)
     bridge = walk - walk[:, -1:] * elapsed
-    path = np.rint(before + (after - before) * elapsed + bridge * volatility).astype(np.int64)
+    path = np.rint(before + (after - before) * elapsed + bridge * _volatility(closes[:-1], sigma)).astype(np.int64)
 
     traded = noise.random((MINUTES, 60)) >= QUIET
     traded[:, -1] = True  # or the minute would miss its close
+    return traded_seconds(noise, instrument, closes[:-1], sigma, path, traded)
+
+
+def traded_seconds(
+    noise: np.random.Generator, instrument: Instrument, opens: Ints, sigma: Floats, path: Ints, traded: Booleans
+) -> Seconds:
+    """The seconds of one day whose last prices are `path` where they `traded`, both [1440, 60].
+
+    Its minutes open at `opens` [1440] and have volatility `sigma` [1440].
+    """
+    before, volatility = opens[:, None], _volatility(opens, sigma)
     latest_trade = np.maximum.accumulate(np.where(traded, np.arange(1, 61), 0), axis=1)
     close = np.take_along_axis(np.concatenate([before, path], axis=1), latest_trade, axis=1)
     open_ = np.concatenate([before, close[:, :-1]], axis=1)
@@ -151,6 +174,11 @@ def seconds_of_day(seed: int, instrument: Instrument, day: int, closes: Ints, si
         traded, 1 + (instrument.lots * bustle * noise.standard_exponential((MINUTES, 60))).astype(np.int64), 0
     )
     return Seconds(*(column.reshape(-1) for column in (open_, high, low, close, lots)))
+
+
+def _volatility(opens: Ints, sigma: Floats) -> Floats:
+    """Ticks per square root of a second, in each of M minutes [M, 1]."""
+    return (sigma * opens)[:, None] / np.sqrt(60)
 
 
 def outage_of_day(seed: int, instrument: Instrument, day: int) -> slice | None:

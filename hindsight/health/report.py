@@ -63,7 +63,7 @@ def health(settings: Settings, now: datetime) -> Health:
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=WAIT_SECONDS)
     try:
         with warehouse.reading() as con:
-            tables = read_standings(con, settings.streams, settings.models, now, clock.speed)
+            tables = read_standings(con, settings.streams, settings.learners, now, clock.speed)
     except HindsightError as error:
         locked = calls("home", "warehouse", "dead", str(error), {})
         return Health(now=now, findings=[feed, *parts.values(), *home, locked])

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from hindsight.market import indicators
@@ -73,10 +72,11 @@ class Tape:
         """The row after the last one in memory."""
         return self.first_row + len(self.rows)
 
-    def gather(self, last_rows: Rows, length: int) -> Frames:
-        """Frames [B, L, F]: for each reference the `length` rows up to and with `last_rows`, as-of their close.
+    def gather(self, last_rows: Rows, length: int, made_ms: Rows | None = None) -> Frames:
+        """Frames [B, L, F]: for each reference the `length` rows up to and with `last_rows`, as-of `made_ms`.
 
-        Raises ValueError when a frame reaches beyond the rows in memory.
+        `made_ms` is the close of the last row where it is not given: later in a stream of longer candles, whose last
+        one may have closed long before. Raises ValueError when a frame reaches beyond the rows in memory.
         """
         if len(last_rows) and (last_rows.min() - length + 1 < self.first_row or last_rows.max() >= self.end_row):
             raise ValueError(
@@ -88,12 +88,13 @@ class Tape:
         # Every frame of the tape as a view without a copy [T − L + 1, L, F], and of those the ones asked for, copied.
         views_NLF = np.lib.stride_tricks.sliding_window_view(self.rows, length, axis=0).swapaxes(1, 2)
         frames = views_NLF[last_rows - self.first_row - length + 1]
+        if made_ms is None:
+            made_ms = (last_rows + 1) * self.step_ms
         for block in sorted(self.superseded, key=lambda block: -block.until_ms):  # the oldest version is laid last
-            self._lay(block, frames, last_rows, length)
+            self._lay(block, frames, last_rows, length, made_ms)
         return frames
 
-    def _lay(self, block: Superseded, frames: Frames, last_rows: Rows, length: int) -> None:
-        made_ms = (last_rows + 1) * self.step_ms
+    def _lay(self, block: Superseded, frames: Frames, last_rows: Rows, length: int, made_ms: Rows) -> None:
         block_end = block.first_row + len(block.rows)
         touched = (made_ms < block.until_ms) & (last_rows >= block.first_row) & (last_rows - length + 1 < block_end)
         for index in np.flatnonzero(touched):
@@ -109,11 +110,6 @@ class Tape:
             if low < high:
                 rows[low - first : high - first] = block.rows[low - block.first_row : high - block.first_row]
         return rows
-
-
-def digest(frame: Frames) -> int:
-    """The 64-bit xxh3 of a frame's bytes: float32 [L, F], little endian, rows first. Source: https://xxhash.com"""
-    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(frame, "<f4").data)
 
 
 def unbroken(rows: Frames) -> NDArray[np.int64]:

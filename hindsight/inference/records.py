@@ -12,7 +12,7 @@ from hindsight.inference import predictions as columns
 from hindsight.inference.frames import Frames
 from hindsight.inference.labels import EXPIRED, PENDING, PIVOT_TARGETS, UNUSABLE, VALIDATED, Labels
 from hindsight.inference.predictions import huber, log_loss, of_what_came
-from hindsight.inference.references import InputShape, inference_ids, target_times_ms
+from hindsight.inference.references import inference_ids, target_times_ms
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.market.trend_lines import TRENDS
@@ -28,10 +28,14 @@ def reference_records(
     rows: Rows,
     norm_params: Frames,
     predicted: Frames,
+    extras: Frames,
     checkpoint: NDArray[np.int32],
-    shape: InputShape,
+    reach: int,
 ) -> pl.DataFrame:
-    """One row per reference made at `rows`; the arrays stand beside them. Digest, device and mode follow later."""
+    """One row per reference made at `rows`, which address `reach` own candles; the arrays stand beside them.
+
+    Digest, device and mode follow later.
+    """
     made_ms = (rows + 1) * stream.step_ms
     buys = predicted[:, columns.BUY] >= 0.5
     return pl.DataFrame(
@@ -40,7 +44,7 @@ def reference_records(
             "model": pl.repeat(model, len(rows), eager=True, dtype=pl.String),
             "made_at": _times(made_ms),
             "target_time": _times(target_times_ms(made_ms, stream.step_ms)),
-            "input_start": _times(made_ms - shape.length * stream.step_ms),
+            "input_start": _times(made_ms - reach * stream.step_ms),
             "input_end": _times(made_ms),
             "norm_params": _array(norm_params),
             "action": _names(ACTIONS, buys),
@@ -52,6 +56,7 @@ def reference_records(
             "predicted_pivots": _array(
                 predicted[:, [9, 13, 10, 14, 11, 15, 12, 16]]  # return and candles of each type side by side
             ),
+            "extras": _array(extras).arr.to_list() if extras.shape[1] else None,
             "checkpoint_id": checkpoint,
         }
     )

@@ -5,34 +5,26 @@
 | inference_id | deterministic from (model, stream, made_at), and invertible |
 | made_at | close_time of the last candle seen; nothing known later was seen |
 | target_time | open time of the first candle that opens at or after made_at: the grid makes it equal to made_at |
-| input_start, input_end | half-open range of the 600 candles; input_end = made_at |
-| digest | xxh3 of those candles' tape rows, as-of made_at |
+| input_start, input_end | half-open range of the own candles and of those that warm them; the end is made_at |
+| schema_hash | names the shape of the frame: with made_at, all that its other blocks are found by |
+| digest | xxh3 of every block of the frame, as-of made_at |
 """
 
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from hindsight.inference.blocks import OUTPUTS
+from hindsight.inference.book_tape import BOOK_COLUMNS
 from hindsight.inference.frames import COLUMNS
+from hindsight.inference.pivot_history import PIVOT_COLUMNS
+from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream
 
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _MASK = (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputShape:
-    """How many candles a reference addresses: those the model sees, and those before them that warm the indicators."""
-
-    lookback: int = 300
-    warmup: int = 300
-
-    @property
-    def length(self) -> int:
-        return self.lookback + self.warmup
 
 
 def inference_ids(model: str, stream: Stream, made_at_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -70,7 +62,7 @@ def _unshift(value: NDArray[np.uint64], shift: int) -> NDArray[np.uint64]:
     return result
 
 
-def schema_hash(model_config: str, shape: InputShape) -> str:
-    """Twelve hex digits that name what goes in and through a model: columns, lengths, normalisation, architecture."""
-    text = "|".join((*COLUMNS, str(shape), "normalisation 1", model_config))
+def schema_hash(model_config: str, shape: FrameShape) -> str:
+    """Twelve hex digits that name what goes in and through a model: columns, blocks, normalisation, architecture."""
+    text = "|".join((*COLUMNS, *BOOK_COLUMNS, *PIVOT_COLUMNS, *OUTPUTS, str(shape), "normalisation 2", model_config))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

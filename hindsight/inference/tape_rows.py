@@ -37,16 +37,21 @@ def tape_rows(candles: pl.DataFrame, pivots: pl.DataFrame, window: Window, strea
 
 
 def superseded(
-    candles: pl.DataFrame, revisions: pl.DataFrame, pivots: pl.DataFrame, window: Window, stream: Stream
+    candles: pl.DataFrame,
+    revisions: pl.DataFrame,
+    pivots: pl.DataFrame,
+    window: Window,
+    stream: Stream,
+    moment: datetime,
 ) -> list[Superseded]:
-    """What rows of `window` held before each correction or late delivery inside it became known.
+    """What rows of `window` held before each correction or late delivery became known, from its start to `moment`.
 
     One block per instant at which candles changed after their close: from the first changed row to the last one that
     had closed by then. Rows beyond it were made from the corrected candles to begin with.
     """
     late = pl.concat([candles, revisions.select(candles.columns)]).filter(
         pl.col("recorded_at") > pl.col("open_time") + stream.step,
-        pl.col("recorded_at").is_between(window.start, window.end, closed="right"),
+        pl.col("recorded_at").is_between(window.start, moment, closed="right"),
     )
     if late.is_empty():
         return []

@@ -16,7 +16,7 @@ def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, 
         con,
         """
         select inference_id, made_at, norm_params, action, action_confidence, predicted_candle, trend_probabilities,
-            next_pivot_high, predicted_pivots, checkpoint_id, schema_hash, digest
+            next_pivot_high, predicted_pivots, extras, checkpoint_id, schema_hash, digest
         from inference_references
         where model = $model
           and venue = $venue
@@ -50,6 +50,97 @@ def append(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, records: 
     """Appends the frames to a table of this room; the watermark keeps them from being written twice."""
     filled = [frame for frame in records if len(frame)]
     return insert(con, table, pl.concat(filled), stream) if filled else 0
+
+
+def predicted_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> datetime | None:
+    """The last close at which this model has made its reference, or is done without one; None before the first."""
+    found = con.execute(
+        """
+        select max(known)
+        from (
+            select max(made_at) as known
+            from inference_references
+            where model = $model
+              and venue = $venue
+              and symbol = $symbol
+              and timeframe = $timeframe
+            union all
+            select until
+            from learned_until
+            where model = $model
+              and venue = $venue
+              and symbol = $symbol
+              and timeframe = $timeframe
+        )
+        """,
+        {"model": model, **stream_key(stream)},
+    ).fetchall()
+    return found[0][0]
+
+
+def note_schema(con: duckdb.DuckDBPyConnection, schema_hash: str, shape: str, model_config: str) -> None:
+    """Says what a schema hash stands for, once."""
+    con.execute(
+        """
+        insert into schemas (schema_hash, shape, model_config)
+        select $schema_hash, $shape, $model_config
+        where $schema_hash not in (select schema_hash from schemas)
+        """,
+        {"schema_hash": schema_hash, "shape": shape, "model_config": model_config},
+    )
+
+
+def find_schema(con: duckdb.DuckDBPyConnection, schema_hash: str) -> tuple[str, str] | None:
+    """Shape and model configuration of a schema hash; None for one that no reference was made with."""
+    found = con.execute(
+        """
+        select shape, model_config
+        from schemas
+        where schema_hash = $schema_hash
+        """,
+        {"schema_hash": schema_hash},
+    ).fetchall()
+    return found[0] if found else None
+
+
+def add_refusals(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
+    """Adds refused closes to those of their day and block, so that the rows do not depend on how history is cut."""
+    if frame.is_empty():
+        return
+    key = {"model": model, **stream_key(stream)}
+    days = frame["day"].unique().to_list()
+    stored = select(
+        con,
+        """
+        select day, block, need, fewest, closes, first_at, last_at
+        from refused_frames
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and list_contains($days, day)
+        """,
+        days=days,
+        **key,
+    ).cast({"first_at": frame.schema["first_at"], "last_at": frame.schema["last_at"]})
+    con.execute(
+        """
+        delete from refused_frames
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and list_contains($days, day)
+        """,
+        {"days": days, **key},
+    )
+    together = (
+        pl.concat([stored, frame.select(stored.columns)])
+        .group_by("day", "block", "need")
+        .agg(pl.col("fewest").min(), pl.col("closes").sum(), pl.col("first_at").min(), pl.col("last_at").max())
+        .sort("first_at", "block")
+    )
+    insert(con, "refused_frames", together.with_columns(model=pl.lit(model)), stream)
 
 
 def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> tuple[datetime, datetime] | None:

@@ -223,9 +223,9 @@ def checkpoints_not_serving(con: Connection, stream: Stream, window: Window) -> 
 
 
 def sampled_references(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
-    """inference_id, input_start, input_end and digest of a few references of the window, the same ones each time."""
+    """inference_id, schema_hash, made_at and digest of a few references of the window, the same ones each time."""
     sql = """
-        select inference_id, input_start, input_end, digest
+        select inference_id, schema_hash, made_at, digest
         from inference_references
         where {of_stream} and made_at > $from and made_at <= $to
         order by inference_id"""

@@ -134,10 +134,35 @@ create table if not exists inference_references (
     trend_probabilities float[3] not null,       -- down, sideways, up
     next_pivot_high float not null,      -- probability that the next confirmed L2 pivot is a high
     predicted_pivots float[8] not null,  -- log return and candles for L2L, L2H, L3L, L3H
+    extras float[],                      -- what else the model says, in the order of its Model.extras
     checkpoint_id integer not null,      -- training steps behind the weights; 0 is the initial weights
-    schema_hash varchar not null,
-    digest ubigint not null,             -- xxh3 of the input frame's bytes
+    schema_hash varchar not null,        -- the shape of its frame: see `schemas`
+    digest ubigint not null,             -- xxh3 of every block of its frame
     device varchar not null, mode varchar not null
+);
+
+alter table inference_references add column if not exists extras float[];    -- homes older than version 3
+
+create table if not exists schemas (     -- what a schema hash stands for
+    schema_hash varchar not null,
+    shape varchar not null,              -- JSON of hindsight.inference.shape.FrameShape
+    model_config varchar not null
+);
+
+create table if not exists hidden_states (       -- what a model knew when it made a reference, for models that read it
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    made_at timestamptz not null,        -- when true
+    available_at timestamptz not null,   -- when known: made_at in a backfill, live when it was stored
+    state blob not null                  -- float16
+);
+
+create table if not exists refused_frames (      -- closes at which no reference could be made
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    day date not null,                   -- UTC
+    block varchar not null,              -- the first one that was not whole
+    need integer not null, fewest integer not null,      -- parts of it: candles, seconds; the least that were there
+    closes integer not null,
+    first_at timestamptz not null, last_at timestamptz not null
 );
 
 create table if not exists outcomes (

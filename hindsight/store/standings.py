@@ -79,9 +79,14 @@ class Standings:
 
 
 def read_standings(
-    con: duckdb.DuckDBPyConnection, streams: Sequence[Stream], models: Sequence[str], now: datetime, speed: float
+    con: duckdb.DuckDBPyConnection,
+    streams: Sequence[Stream],
+    learners: Sequence[tuple[Stream, str]],
+    now: datetime,
+    speed: float,
 ) -> Standings:
-    """How these streams, models and their markets stand when the venue's clock shows `now` and runs at `speed`."""
+    """How these streams, their markets and these models of streams stand when the venue's clock shows `now` and runs
+    at `speed`."""
     closes = {_name(row): row["close"] for row in _newest_closes(con).iter_rows(named=True)}
     late = _lateness(con, streams, now, speed)
     learned = {(row["model"], _name(row)): row for row in _learned(con).iter_rows(named=True)}
@@ -95,8 +100,7 @@ def read_standings(
         ],
         learners=[
             _learner(con, stream, model, learned.get((model, str(stream)), {}), late, now)
-            for stream in streams
-            for model in models
+            for stream, model in learners
         ],
         books=[
             BookStanding(venue=venue, symbol=symbol, known_at=books.get((venue, symbol)))

@@ -37,12 +37,20 @@ class _Contents:
     end_row: int
 
 
-def load(con: duckdb.DuckDBPyConnection, folder: Path, stream: Stream, window: Window, origin: datetime) -> Tape:
-    """The rows of `window` as they are known at its end, after bringing the file up to there.
+def load(
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    stream: Stream,
+    window: Window,
+    origin: datetime,
+    moment: datetime | None = None,
+) -> Tape:
+    """The rows of `window` as they are known at `moment`, after bringing the file up to the window's end.
 
-    `origin` is the open time of the stream's first candle. Everything that is read was recorded at or before
-    `window.end`.
+    `origin` is the open time of the stream's first candle. `moment` is the window's end where it is not given, and
+    else lies before the close of the candle after it. Everything that is read was recorded at or before it.
     """
+    moment = moment or window.end
     file = folder / stream.venue / stream.symbol.replace("/", "-").replace(":", "_") / stream.timeframe / "rows.f32"
     first_row, end_row = to_ms(origin) // stream.step_ms, to_ms(window.end) // stream.step_ms
     _bring_up_to(con, file, stream, first_row, end_row)
@@ -50,8 +58,8 @@ def load(con: duckdb.DuckDBPyConnection, folder: Path, stream: Stream, window: W
     rows = np.memmap(file, np.float32, "r", shape=(end_row - first_row, len(COLUMNS)))[start_row - first_row :]
     rows = np.array(rows)  # a copy: pages of a map would stay resident, and grow with history
     span = Window(start=from_ms(start_row * stream.step_ms), end=window.end)
-    candles, revisions, pivots, changed = known(con, stream, span)
-    if changed is not None:  # the file may have gone on: what was learned after the window is not in it
+    candles, revisions, pivots, changed = known(con, stream, span, moment)
+    if changed is not None:  # the file holds what was known at some later close, or only at the window's end
         changed = max(changed, span.start)
         since = Window(start=changed, end=span.end)
         rows[to_ms(changed) // stream.step_ms - start_row :] = tape_rows(candles, pivots, since, stream)
@@ -59,16 +67,17 @@ def load(con: duckdb.DuckDBPyConnection, folder: Path, stream: Stream, window: W
         step_ms=stream.step_ms,
         first_row=start_row,
         rows=rows,
-        superseded=superseded(candles, revisions, pivots, span, stream),
+        superseded=superseded(candles, revisions, pivots, span, stream, moment),
     )
 
 
 def known(
-    con: duckdb.DuckDBPyConnection, stream: Stream, window: Window
+    con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, moment: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, datetime | None]:
-    """Candles, revisions and pivots that rows of `window` are made of, as recorded at or before its end.
+    """Candles, revisions and pivots that rows of `window` are made of, as recorded at or before `moment`.
 
-    The last one is the open time of the first candle of which something was recorded later; None where nothing was.
+    The last one is the open time of the first candle of which something was recorded after the window's end; None
+    where nothing was.
     """
     reach = Window(start=indicators.anchor(window.start, stream.step), end=window.end)
     stored, revisions = read_candles(con, stream, reach), read_revisions(con, stream, reach)
@@ -77,8 +86,8 @@ def known(
     )
     changed = later["open_time"].min()
     assert changed is None or isinstance(changed, datetime)
-    known_revisions = revisions.filter(pl.col("superseded_at") <= window.end)
-    return as_of(stored, revisions, window.end), known_revisions, pivots_for(con, stream, window), changed
+    known_revisions = revisions.filter(pl.col("superseded_at") <= moment)
+    return as_of(stored, revisions, moment), known_revisions, pivots_for(con, stream, window), changed
 
 
 def pivots_for(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:

@@ -13,7 +13,7 @@ import duckdb
 from hindsight.errors import HindsightError, WarehouseLocked, WarehouseNewer, WarehouseUnusable
 from hindsight.store import lock
 
-VERSION = 2  # of schema.sql; raise it with every change there
+VERSION = 3  # of schema.sql; raise it with every change there
 LONGEST_PAUSE_SECONDS = 0.25
 
 

@@ -1,32 +1,53 @@
 """A learner from nothing, to tensors, and back from them: everything that continues a model bit for bit."""
 
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from hindsight.errors import CheckpointUnreadable
+from hindsight.inference.shape import FrameShape
 from hindsight.training.checkpoints import Tensors
-from hindsight.training.loop import Learner
 from hindsight.training.models.registry import model_of
+from hindsight.training.objective import Objective
 from hindsight.training.step import Hyperparameters, make_optimizer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 
 
-def new_learner(model: str, hyper: Hyperparameters, device: torch.device) -> Learner:
-    """A learner with initial weights, which follow from the seed among `hyper` alone."""
+@dataclass(slots=True, kw_only=True)
+class Learner:
+    """One model of one stream: weights, optimizer and the number of steps behind them."""
+
+    model: nn.Module
+    average: nn.Module  # of the model's weights; the one that predicts
+    optimizer: torch.optim.Optimizer
+    number: int
+    shape: FrameShape
+    device: torch.device
+    hyper: Hyperparameters
+    objective: Objective
+    seconds_inside: float = 0.0  # forward, backward, optimizer
+    trained_row: int | None = None  # at whose close the last step was, once there was one
+    born_at: int = 0  # the steps behind an older lineage of another schema, if there was one
+
+
+def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape: FrameShape) -> Learner:
+    """A learner for frames of `shape` with initial weights, which follow from the seed among `hyper` alone."""
     kind = model_of(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hyper.seed)
-        module = kind.build(kind.config).to(device)
+        module = kind.build(kind.config, shape).to(device)
     return Learner(
         model=module,
         average=deepcopy(module).requires_grad_(False),
         optimizer=make_optimizer(module, hyper),
         number=0,
-        lookback=kind.config.lookback,
+        shape=shape,
         device=device,
         hyper=hyper,
+        objective=kind.objective,
     )
 
 

@@ -1,6 +1,6 @@
 """The loop: predict, settle, learn, in event order. Backfill and live are this one function, wide or narrow.
 
-Legend: B references of a batch, L lookback, F tape columns. Rows are tape rows; `row` closes at the event's time.
+Legend: B references of a batch, D width of a hidden state. Rows are tape rows; `row` closes at the event's time.
 
 At the close of each row the reference for the next candle is made with the weights that earlier events left; then the
 events of that close train: the cadence ("candle"), then a confirmed level-2 pivot ("pivot"). Between two events the
@@ -10,23 +10,28 @@ weights do not change, so the predictions of all closes in between are one forwa
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from hindsight.errors import ModelBroken
+from hindsight.inference.blocks import Blocks, Frame, check_frame
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.inference.predictions import TARGET_AGES, WIDTH, trend_predicted, window_loss
+from hindsight.training.learner import Learner
+from hindsight.training.memory import Memory
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
-from hindsight.training.step import LOSS_PARTS, Hyperparameters, Loss, make_batch, train_step
+from hindsight.training.step import LOSS_PARTS, Loss, to_tensors
 
+AT_ONCE = 512  # references that one forward pass predicts: more would only take more memory
 SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
 
 Rows = NDArray[np.int64]
-Prove = Callable[[Tape, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
+Prove = Callable[[Blocks, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +43,6 @@ class Cadence:
     batch_size: int = 32
     snapshot_every: int = 1000
     score_window: int = 1440
-
-
-@dataclass(slots=True, kw_only=True)
-class Memory:
-    """What is known of the references made at rows first_row, first_row + 1, …: arrays beside the labels."""
-
-    first_row: int
-    predictable: NDArray[np.bool_]  # [N] the frame is whole and has a scale
-    norm_params: Frames  # [N, 4]
-    made: NDArray[np.bool_]  # [N] a reference exists
-    trusted: NDArray[np.bool_]  # [N] it resolves to what its digest says; the others are settled, but not trained on
-    predictions: Frames  # [N, 17]
-    trend: NDArray[np.int8]  # [N] the likeliest one in `predictions`
-    checkpoint: NDArray[np.int32]  # [N] that made it
-    uses: NDArray[np.int16]  # [N] times trained on
-    trained_as_candle: int  # every reference before this row has been *new* in a candle step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,22 +70,6 @@ class Snapshot:
     scored: int
 
 
-@dataclass(slots=True, kw_only=True)
-class Learner:
-    """One model of one stream: weights, optimizer and the number of steps behind them."""
-
-    model: nn.Module
-    average: nn.Module  # of the model's weights; the one that predicts
-    optimizer: torch.optim.Optimizer
-    number: int
-    lookback: int
-    device: torch.device
-    hyper: Hyperparameters
-    seconds_inside: float = 0.0  # forward, backward, optimizer
-    trained_row: int | None = None  # at whose close the last step was, once there was one
-    born_at: int = 0  # the steps behind an older lineage of another schema, if there was one
-
-
 @dataclass(slots=True)
 class Learned:
     """What one pass of the loop left behind, beside the filled `Memory`."""
@@ -107,7 +80,7 @@ class Learned:
 
 def learn_rows(
     learner: Learner,
-    tape: Tape,
+    blocks: Blocks,
     labels: Labels,
     memory: Memory,
     first: int,
@@ -131,23 +104,22 @@ def learn_rows(
         np.arange(memory.first_row + 1, memory.first_row + len(memory.made) + 1) % cadence.predict_every == 0
     )
     unpredicted = first
-    for row, trigger in events(tape, first, end, pivot_rows, cadence.train_every):
-        predict(learner, tape, memory, due, unpredicted, row + 1)
+    for row, trigger in events(blocks.own, first, end, pivot_rows, cadence.train_every):
+        predict(learner, blocks, memory, due, unpredicted, row + 1)
         unpredicted = row + 1
         settled = newly_settled(labels, memory, row, trigger)
         if prove is not None:
-            settled = settled[prove(tape, memory, settled)]
-        wrong = memory.made & (labels.trend.status == VALIDATED) & (labels.trend.settled <= row)
-        wrong &= memory.trend != labels.trend.trend
+            settled = settled[prove(blocks, memory, settled)]
+        wrong = learner.objective.corrective(labels, memory, row)
         settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
         seed = step_seed(learner.hyper.seed, row, trigger)
         drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)
-        while prove is not None and not prove(tape, memory, drawn.rows - memory.first_row).all():
+        while prove is not None and not prove(blocks, memory, drawn.rows - memory.first_row).all():
             drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)  # without those
         if len(settled) + len(drawn.rows) == 0:
             continue
         started = time.perf_counter()
-        loss = train(learner, tape, labels, memory.norm_params, settled + memory.first_row, drawn, row)
+        loss = train(learner, blocks, labels, memory, settled + memory.first_row, drawn, row)
         memory.uses[settled] += 1
         memory.uses[drawn.rows - memory.first_row] += 1
         learned.steps.append(
@@ -173,7 +145,7 @@ def learn_rows(
                     scored=scored,
                 )
             )
-    predict(learner, tape, memory, due, unpredicted, end + ahead)
+    predict(learner, blocks, memory, due, unpredicted, end + ahead)
     return learned
 
 
@@ -199,50 +171,70 @@ def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Row
 
 
 def train(
-    learner: Learner, tape: Tape, labels: Labels, norm_params: Frames, settled: Rows, drawn: Draw, row: int
+    learner: Learner, blocks: Blocks, labels: Labels, memory: Memory, settled: Rows, drawn: Draw, row: int
 ) -> Loss:
-    """The step that the event at `row` makes; `norm_params` stand beside `labels`. Used to learn and to re-live."""
+    """The step that the event at `row` makes; `memory` stands beside `labels`. Used to learn and to re-live."""
     rows = np.concatenate([settled, drawn.rows])
     normal = len(drawn.rows) - drawn.high
     weights = np.concatenate(
         [np.ones(len(settled)), np.full(drawn.high, drawn.weight_high), np.full(normal, drawn.weight_normal)]
     ).astype(np.float32)
-    known = norm_params[rows - labels.first_row]
-    batch = make_batch(tape, labels, known, rows, weights, row, learner.lookback, learner.device)
+    batch = learner.objective.batch(learner, blocks, labels, memory, rows, weights, row)
     started = time.perf_counter()
-    number = learner.number + 1 - learner.born_at
-    loss = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, number)
+    loss = learner.objective.step(learner, batch)
     learner.number += 1
     learner.trained_row = row
     learner.seconds_inside += time.perf_counter() - started
     return loss
 
 
-def predict(learner: Learner, tape: Tape, memory: Memory, due: NDArray[np.bool_], first: int, end: int) -> None:
+def predict(learner: Learner, blocks: Blocks, memory: Memory, due: NDArray[np.bool_], first: int, end: int) -> None:
     """References for the closes of rows [first, end), into `memory`, all with the weights of now."""
     span = slice(first - memory.first_row, end - memory.first_row)
     rows = np.flatnonzero(due[span] & ~memory.made[span]) + first
     if not len(rows):
         return
+    for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
+        at = part - memory.first_row
+        said = forward(learner, blocks.gather(part, memory.norm_params[at]))
+        memory.predictions[at], memory.hidden[at] = said.predictions, said.hidden
+        memory.extras[at] = learner.objective.act(memory, at, said.extras)
     at = rows - memory.first_row
-    memory.predictions[at] = forward(learner, tape.gather(rows, learner.lookback), memory.norm_params[at])
     memory.trend[at] = trend_predicted(memory.predictions[at])
     memory.made[at] = True
     memory.checkpoint[at] = learner.number
 
 
+class Said(NamedTuple):
+    """What a model says of B references, as it is stored."""
+
+    predictions: Frames  # [B, 17] in natural units
+    hidden: NDArray[np.float16]  # [B, D]
+    extras: Frames  # [B, E] as the model has them
+
+
 @torch.inference_mode()
-def forward(learner: Learner, frames_BLF: Frames, norm_B4: Frames) -> Frames:
-    """Predictions [B, 17] in natural units."""
-    count = len(frames_BLF)
-    fill = max(SMALLEST_BATCH - count, 0)
-    frames = torch.from_numpy(np.concatenate([frames_BLF, frames_BLF[:1].repeat(fill, 0)])).to(learner.device)
-    norm = torch.from_numpy(np.concatenate([norm_B4, norm_B4[:1].repeat(fill, 0)])).to(learner.device)
+def forward(learner: Learner, frame: Frame[Frames]) -> Said:
+    """Predictions, hidden states and extras. Raises FrameRefused for a frame of another shape, and ModelBroken
+    for an output that is not finite."""
+    check_frame(frame, learner.shape)
+    count = len(frame.norm)
+    if count < SMALLEST_BATCH:
+        frame = frame.map(lambda block: np.concatenate([block, block[:1].repeat(SMALLEST_BATCH - count, 0)]))
+    inside = to_tensors(frame, learner.device)
     started = time.perf_counter()
-    output = learner.average(frames, norm)
-    values = natural_units(output, norm).cpu().numpy()[:count]
+    output = learner.average(inside)
+    values = natural_units(output, inside.norm).cpu().numpy()[:count]
+    hidden = output.hidden_BD.half().cpu().numpy()[:count]
+    extras = np.empty((count, 0), np.float32) if output.extras_BE is None else output.extras_BE.cpu().numpy()[:count]
     learner.seconds_inside += time.perf_counter() - started
-    return values
+    if not (np.isfinite(values).all() and np.isfinite(hidden).all() and np.isfinite(extras).all()):
+        broken = int((~np.isfinite(values).all(axis=1) | ~np.isfinite(hidden).all(axis=1)).sum())
+        raise ModelBroken(
+            f"expected finite outputs, found {broken} of {count} predictions that are not: the weights after step"
+            f" {learner.number} are broken. Roll back: `hindsight models rollback`"
+        )
+    return Said(values, hidden, extras)
 
 
 def natural_units(output: ModelOutput, norm_B4: torch.Tensor) -> torch.Tensor:

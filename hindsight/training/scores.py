@@ -27,7 +27,7 @@ from hindsight.inference.labels import PENDING, VALIDATED, Labels
 from hindsight.inference.predictions import BUY, CANDLE, NEXT_HIGH, TREND, huber, log_loss
 from hindsight.market.streams import EPOCH, Stream
 from hindsight.training.channels import channels
-from hindsight.training.loop import Memory
+from hindsight.training.memory import Memory
 
 FITTED = timedelta(days=7)
 THINNED = 3  # every third reference is fitted: neighbours share most of their answer

@@ -1,6 +1,6 @@
 """One training step: forward, loss, backward, clip, step. The same function learns, and re-lives a recorded step.
 
-Legend: B references of the batch, L lookback, F tape columns, K pivot targets.
+Legend: B references of the batch, K pivot targets.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,7 +11,8 @@ import torch.nn.functional as fn
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from hindsight.inference.frames import Frames, Tape
+from hindsight.inference.blocks import Blocks, Frame
+from hindsight.inference.frames import Frames
 from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
 from hindsight.training.models.opinion import ModelOutput
@@ -51,8 +52,7 @@ class Hyperparameters:
 class Batch:
     """Frames and the answers that were known at the event; an answer still pending has mask 0."""
 
-    frames_BLF: Tensor
-    norm_B4: Tensor
+    frame: Frame[Tensor]
     weight_B: Tensor  # importance
     up_B: Tensor  # 1 the next close lay above the last, 0 below
     up_mask_B: Tensor
@@ -83,14 +83,18 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
     return torch.optim.AdamW(model.parameters(), lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
 
 
+def to_tensors(frame: Frame[Frames], device: torch.device) -> Frame[Tensor]:
+    """The frame on `device`."""
+    return frame.map(lambda block: torch.from_numpy(block).to(device, non_blocking=True))
+
+
 def make_batch(
-    tape: Tape,
+    blocks: Blocks,
     labels: Labels,
     norm_params: Frames,
     rows: NDArray[np.int64],
     weights: Frames,
     event_row: int,
-    lookback: int,
     device: torch.device,
 ) -> Batch:
     """The examples made at `rows`, with every answer known at the close of `event_row` and none that came later.
@@ -110,8 +114,7 @@ def make_batch(
         return torch.from_numpy(np.asarray(values, np.float32)).to(device, non_blocking=True)
 
     return Batch(
-        frames_BLF=torch.from_numpy(tape.gather(rows, lookback)).to(device, non_blocking=True),
-        norm_B4=tensor(norm_params),
+        frame=to_tensors(blocks.gather(rows, norm_params), device),
         weight_B=tensor(weights),
         up_B=tensor(returns[:, 3] > 0),
         up_mask_B=tensor(candle_known & (returns[:, 3] != 0)),
@@ -168,7 +171,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"], group["weight_decay"] = hyper.learning_rate, hyper.weight_decay
     optimizer.zero_grad(set_to_none=True)
-    output = model(batch.frames_BLF, batch.norm_B4)
+    output = model(batch.frame)
     loss = loss_of(output, batch, hyper)
     loss.total.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), hyper.clip_norm)

@@ -9,7 +9,8 @@ import polars as pl
 from hindsight.inference.references import inference_ids
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.training.loop import Learner, Step
+from hindsight.training.learner import Learner
+from hindsight.training.loop import Step
 
 
 def step_records(model: str, stream: Stream, learner: Learner, steps: Sequence[Step], schema: str) -> pl.DataFrame:

@@ -34,7 +34,7 @@ def note_closes(warehouse: Warehouse, stream: Stream, seconds: list[float]) -> N
 
 def test_an_empty_warehouse_has_come_nowhere(warehouse: Warehouse):
     with warehouse.reading() as con:
-        found = read_standings(con, [ETH, BTC], ["transformer"], NOW, 1.0)
+        found = read_standings(con, [ETH, BTC], [(ETH, "transformer"), (BTC, "transformer")], NOW, 1.0)
     assert [(each.stream, each.close, each.stored) for each in found.streams] == [(ETH, None, None), (BTC, None, None)]
     assert {each.until for each in found.learners} == {None}
     assert [str(each) for each in found.books] == ["binance ETH/USDT", "binance BTC/USDT"]
@@ -93,7 +93,7 @@ def test_models_stand_where_the_tables_of_learning_stand(learned_home: Settings,
     candles = table(learned_home, "candles", "open_time")
     end = candles["open_time"].max() + stream.step
     with Warehouse(path=learned_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
-        found = read_standings(con, learned_home.streams, learned_home.models, end, 1.0)
+        found = read_standings(con, learned_home.streams, learned_home.learners, end, 1.0)
     (standing,), (one,) = found.streams, found.learners
     steps, checkpoints = table(learned_home, "training_steps", "step"), table(learned_home, "checkpoints", "event_time")
     assert standing.close == end
@@ -113,6 +113,6 @@ def test_what_a_model_works_through_when_it_starts_is_not_late(warehouse: Wareho
     with warehouse.writing() as con:
         note(con, ETH, "transformer", "predicted", [NOW - n * MINUTE for n in range(40)], NOW + timedelta(seconds=1))
     with warehouse.reading() as con:
-        (one,) = read_standings(con, [ETH], ["transformer"], NOW, 1.0).learners
+        (one,) = read_standings(con, [ETH], [(ETH, "transformer")], NOW, 1.0).learners
     assert one.predicted is not None
     assert (one.predicted.closes, one.predicted.p50) == (3, 61.0)

@@ -6,18 +6,21 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
+from hindsight.inference.shape import CandleBlock, FrameShape
 from hindsight.market.streams import to_ms
-from hindsight.recall import Market, recall_market, recall_memory, shape_of
+from hindsight.recall import Market, recall_market, recall_memory
 from hindsight.settings import Settings
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.learner import new_learner
-from hindsight.training.loop import Cadence, Learned, Learner, Memory, learn_rows
+from hindsight.training.learner import Learner, new_learner
+from hindsight.training.loop import Cadence, Learned, learn_rows
+from hindsight.training.memory import Memory
 from hindsight.training.models.registry import OURS
 from hindsight.training.replay import ReplayRule
 from hindsight.training.step import Hyperparameters
 
 MODEL = "transformer"
+SHAPE = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
 CADENCE = Cadence(predict_every=1, train_every=30, batch_size=8, snapshot_every=10, score_window=240)
 # Named here, so that tuning a default moves no golden number.
 HYPER = Hyperparameters(learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0, average_decay=0.99)
@@ -35,7 +38,7 @@ class Stretch:
         """Closes [first, end), counted from the stretch's first."""
         return learn_rows(
             learner,
-            self.market.tape,
+            self.market.blocks,
             self.market.labels,
             memory,
             self.first + first,
@@ -50,17 +53,17 @@ class Stretch:
 @pytest.fixture(scope="session")
 def stretch(venue_home: Settings) -> Stretch:
     torch.set_num_threads(1)
-    stream, shape = venue_home.streams[0], shape_of(MODEL)
+    stream = venue_home.streams[0]
     with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
         mark = pivot_mark(con, stream)
         assert mark is not None
         origin = to_ms(mark.since) // stream.step_ms
         end = origin + 600 + 420
-        market = recall_market(con, venue_home, MODEL, stream, shape, origin, end)
+        market = recall_market(con, venue_home, MODEL, stream, SHAPE, origin, end)
 
     def new_memory() -> Memory:
         with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
-            return recall_memory(con, MODEL, stream, market, shape, origin)[0]
+            return recall_memory(con, MODEL, stream, market, origin)[0]
 
     return Stretch(market=market, first=origin + 600, new_memory=new_memory)
 
@@ -79,6 +82,6 @@ def any_learner(request: pytest.FixtureRequest) -> Callable[..., Learner]:
 
 def learner_of(model: str) -> Callable[..., Learner]:
     def make(seed: int = 0, device: str = "cpu") -> Learner:
-        return new_learner(model, replace(HYPER, seed=seed), torch.device(device))
+        return new_learner(model, replace(HYPER, seed=seed), torch.device(device), SHAPE)
 
     return make

@@ -17,7 +17,7 @@ PRICES += ("bb_upper", "bb_middle", "bb_lower", "macd", "macd_signal", "macd_his
 
 @pytest.fixture
 def frames(stretch) -> np.ndarray:
-    return stretch.market.tape.gather(stretch.first + np.arange(0, 60, 7), 300)
+    return stretch.market.blocks.own.gather(stretch.first + np.arange(0, 60, 7), 300)
 
 
 def laid(frames: np.ndarray) -> np.ndarray:

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from hindsight.errors import CheckpointUnreadable, SettingRefused
-from hindsight.training.learner import restore, tensors_of
-from hindsight.training.loop import Learner
+from hindsight.inference.shape import CandleBlock, FrameShape
+from hindsight.training.learner import Learner, new_learner, restore, tensors_of
 from hindsight.training.models.registry import model_of
 from hindsight.training.models.transformer import TransformerConfig
+from hindsight.training.step import Hyperparameters
+
+OWN = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
 
 
 def trained(learner: Learner, stretch) -> Learner:
@@ -27,8 +30,8 @@ def test_initial_weights_follow_from_the_seed_and_leave_other_chance_alone(fresh
     torch.rand(10)
     again, other = tensors_of(fresh_learner(seed=1)), tensors_of(fresh_learner(seed=2))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["model.embed.weight"], other["model.embed.weight"])
-    assert torch.equal(first["model.embed.weight"], first["average.embed.weight"])
+    assert not torch.equal(first["model.tokens.0.embed.weight"], other["model.tokens.0.embed.weight"])
+    assert torch.equal(first["model.tokens.0.embed.weight"], first["average.tokens.0.embed.weight"])
 
 
 def test_tensors_are_copies_that_training_on_does_not_change(stretch, fresh_learner: Callable):
@@ -52,10 +55,10 @@ def test_a_restored_learner_has_every_tensor_and_the_number(stretch, fresh_learn
 @pytest.mark.parametrize(
     "spoil",
     [
-        pytest.param(lambda tensors: tensors.pop("model.embed.weight"), id="a weight missing"),
-        pytest.param(lambda tensors: tensors.pop("average.embed.bias"), id="a mean missing"),
+        pytest.param(lambda tensors: tensors.pop("model.tokens.0.embed.weight"), id="a weight missing"),
+        pytest.param(lambda tensors: tensors.pop("average.tokens.0.embed.bias"), id="a mean missing"),
         pytest.param(lambda tensors: tensors.pop("optimizer.0.exp_avg"), id="a moment missing"),
-        pytest.param(lambda tensors: tensors.update({"model.embed.bias": torch.zeros(3)}), id="another shape"),
+        pytest.param(lambda tensors: tensors.update({"model.tokens.0.embed.bias": torch.zeros(3)}), id="another shape"),
         pytest.param(lambda tensors: tensors.clear(), id="nothing"),
     ],
 )
@@ -76,7 +79,6 @@ def test_an_unknown_model_is_refused_with_the_models_there_are():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        pytest.param({"lookback": 301}, "cannot be cut into patches of 10", id="patches"),
         pytest.param({"width": 65}, "cannot be shared by 2 heads", id="heads"),
     ],
 )
@@ -85,8 +87,10 @@ def test_a_configuration_that_cannot_be_built_is_refused(wrong: dict, message: s
         TransformerConfig(**wrong)
 
 
-@pytest.mark.parametrize(("name", "thousands"), [("transformer", 85), ("cnn", 63), ("lstm", 48)])
+@pytest.mark.parametrize(("name", "thousands"), [("transformer", 124), ("cnn", 87), ("lstm", 76)])
 def test_a_model_has_the_size_that_is_stated(name: str, thousands: int):
-    model = model_of(name)
-    count = sum(parameter.numel() for parameter in model.build(model.config).parameters())
+    count = sum(
+        parameter.numel()
+        for parameter in new_learner(name, Hyperparameters(), torch.device("cpu"), OWN).model.parameters()
+    )
     assert count == pytest.approx(1000 * thousands, rel=0.07)

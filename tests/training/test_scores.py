@@ -15,7 +15,7 @@ from hindsight.inference.predictions import WIDTH
 from hindsight.market.candles import TIME
 from hindsight.market.pivots import PivotState, advance
 from hindsight.market.streams import Stream, from_ms
-from hindsight.training.loop import Memory
+from hindsight.training.memory import Memory
 from hindsight.training.scores import ENOUGH, first_scored, score_days
 
 QUARTERS = Stream(venue="simulated", symbol="ETH/USDT", timeframe="15m")
@@ -71,6 +71,8 @@ def make() -> Callable[..., Made]:
             made=made[:end],
             trusted=made[:end],
             predictions=predicted[:end],
+            hidden=np.zeros((end, 1), np.float16),
+            extras=np.zeros((end, 0), np.float32),
             trend=np.zeros(end, np.int8),
             checkpoint=np.zeros(end, np.int32),
             uses=np.zeros(end, np.int16),

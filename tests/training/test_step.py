@@ -17,9 +17,7 @@ def batch(stretch) -> Batch:
     rows = stretch.first + np.arange(0, 80, 2)
     norm, weights = memory.norm_params[rows - memory.first_row], np.linspace(0.5, 2, 40).astype(np.float32)
     event_row = stretch.first + 60
-    return make_batch(
-        stretch.market.tape, stretch.market.labels, norm, rows, weights, event_row, 300, torch.device("cpu")
-    )
+    return make_batch(stretch.market.blocks, stretch.market.labels, norm, rows, weights, event_row, torch.device("cpu"))
 
 
 def some_output(count: int) -> ModelOutput:
@@ -75,12 +73,12 @@ def test_a_batch_in_which_nothing_is_answered_has_a_loss_of_zero_not_of_nothing(
 def test_targets_are_in_the_units_of_the_reference_that_asked(batch: Batch, stretch):
     """Trap 15: normalised by the parameters stored with the reference, not by anything of the target."""
     labels, rows = stretch.market.labels, stretch.first + np.arange(0, 80, 2)
-    at, scale = rows - labels.first_row, batch.norm_B4[:, 1].numpy()
+    at, scale = rows - labels.first_row, batch.frame.norm[:, 1].numpy()
     known = batch.candle_mask_B.numpy() == 1
     np.testing.assert_allclose(
         batch.candle_B4.numpy()[known], labels.candle.log_returns[at][known] / scale[known, None], rtol=1e-5
     )
-    closes = batch.frames_BLF[:, -1, 3].numpy()
+    closes = batch.frame.candles[0][:, -1, 3].numpy()
     np.testing.assert_array_equal(batch.norm_B4[:, 0].numpy(), closes)
 
 

@@ -1,6 +1,6 @@
-"""The convolutional network: candles through layers that each see further and keep fewer places.
+"""The convolutional network: a branch per block through layers that each see further and keep fewer places, then fused.
 
-Legend: B references, L candles, C channels, D width.
+Legend: B references, L rows of a block, C channels, D width.
 """
 
 from dataclasses import asdict, dataclass
@@ -9,18 +9,20 @@ import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
-from hindsight.training.channels import CHANNELS, channels
+from hindsight.inference.blocks import Frame
+from hindsight.inference.shape import FrameShape
+from hindsight.training.models.fusion import Fusion
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
+from hindsight.training.views import sizes_of, views
 
-KERNELS = ((6, 3), (5, 5), (4, 2))  # candles that a place sees, and how far apart places are, layer by layer
+KERNELS = ((6, 3), (5, 5), (4, 2))  # rows that a place sees, and how far apart places are, layer by layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CnnConfig:
-    """The default has about 63,000 weights."""
+    """About 51,000 weights per block of candles, and 30,000 around them."""
 
-    lookback: int = 300
     width: int = 64
 
     def __str__(self) -> str:
@@ -28,11 +30,11 @@ class CnnConfig:
 
 
 class Branch(nn.Module):
-    """The candles of one timeframe into D numbers: what the newest place says, and the mean of all."""
+    """The rows of one block into D numbers: what the newest place says, and the mean of all."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        sizes = (CHANNELS, *(width for _ in KERNELS))
+        sizes = (channels, *(width for _ in KERNELS))
         self.layers = nn.ModuleList(
             nn.Conv1d(before, after, kernel, stride)
             for before, after, (kernel, stride) in zip(sizes, sizes[1:], KERNELS, strict=False)
@@ -43,24 +45,27 @@ class Branch(nn.Module):
         x_BCL = x_BLC.transpose(1, 2)
         for layer in self.layers:
             assert isinstance(layer, nn.Conv1d)
-            # Padded at the old end: the newest candle is the last one that the newest place sees.
+            # Padded at the old end: the newest row is the last one that the newest place sees.
             lacking = (layer.kernel_size[0] - x_BCL.shape[2]) % layer.stride[0]
             x_BCL = fn.relu(layer(fn.pad(x_BCL, (lacking, 0))))
         return self.out(torch.cat([x_BCL[..., -1], x_BCL.mean(2)], dim=1))
 
 
 class Cnn(nn.Module):
-    """Frames and their norm_params in, a ModelOutput out."""
+    """Frames of one shape in, a ModelOutput out."""
 
-    def __init__(self, config: CnnConfig) -> None:
+    def __init__(self, config: CnnConfig, shape: FrameShape) -> None:
         super().__init__()
-        self.branch = Branch(config.width)
-        self.norm = nn.LayerNorm(config.width)
+        self.shape, sizes = shape, sizes_of(shape)
+        self.branches = nn.ModuleList(Branch(channels, config.width) for _, channels in sizes.sequences)
+        self.fusion = Fusion(sizes, config.width)
         self.heads = Opinion(config.width)
         self.heads.hold_none()
 
-    def forward(self, frames_BLF: Tensor, norm_B4: Tensor) -> ModelOutput:
-        return self.heads(self.norm(self.branch(channels(frames_BLF, norm_B4))))
+    def forward(self, frame: Frame[Tensor]) -> ModelOutput:
+        seen = views(frame, self.shape)
+        states = [branch(x_BLC) for branch, x_BLC in zip(self.branches, seen.sequences, strict=True)]
+        return self.heads(self.fusion(states, seen.context))
 
 
 MODEL = Model(config=CnnConfig(), build=Cnn)

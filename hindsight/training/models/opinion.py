@@ -22,6 +22,7 @@ class ModelOutput(NamedTuple):
     pivot_return_B4: Tensor  # L2L, L2H, L3L, L3H: log return over (return scale · √usual age)
     pivot_candles_B4: Tensor  # log(candles to it / usual age)
     hidden_BD: Tensor  # pooled state
+    extras_BE: Tensor | None = None  # more that this model says, as named in Model.extras; raw
 
 
 class Opinion(nn.Module):

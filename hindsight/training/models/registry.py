@@ -6,8 +6,10 @@ A package adds a model as an entry point of the group `hindsight.models` whose o
     linear = "its_package.linear:MODEL"
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -15,6 +17,9 @@ from typing import Any, Protocol
 from torch import nn
 
 from hindsight.errors import SettingRefused
+from hindsight.inference.completeness import OPTIONAL
+from hindsight.inference.shape import FrameShape
+from hindsight.training.objective import SUPERVISED, Objective
 
 GROUP = "hindsight.models"
 OURS = {name: f"hindsight.training.models.{name}" for name in ("transformer", "cnn", "lstm")}
@@ -24,17 +29,28 @@ class Config(Protocol):
     """What every model's configuration has; its text is part of the schema hash."""
 
     @property
-    def lookback(self) -> int: ...
+    def width(self) -> int:
+        """The width of its hidden state."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A configuration, and what builds the module from it with initial weights."""
+    """A configuration, and what builds the module from it and a frame's shape with initial weights.
+
+    `reads` names the models whose last output and hidden state it sees, `optional` the blocks that may be masked,
+    `extras` what is stored beside its predictions, and `objective` is how it learns.
+    """
 
     config: Config
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any, FrameShape], nn.Module]
+    reads: tuple[str, ...] = ()
+    optional: tuple[str, ...] = OPTIONAL
+    extras: tuple[str, ...] = ()
+    objective: Objective = SUPERVISED
 
 
+@cache
 def model_of(name: str) -> Model:
     """The model of that name. Raises SettingRefused for one that is unknown, or that another package cannot bring."""
     if name in OURS:
@@ -50,3 +66,22 @@ def model_of(name: str) -> Model:
     if not isinstance(model, Model):
         raise SettingRefused(f"model {name!r}: expected {theirs[name].value} to be a Model, found {type(model)}")
     return model
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The models in an order in which each comes after those that it reads, otherwise as they stand in `names`.
+
+    Raises SettingRefused where they read each other in a circle.
+    """
+    chosen = list(names)
+    graph = TopologicalSorter({name: [read for read in model_of(name).reads if read in chosen] for name in chosen})
+    try:
+        graph.prepare()
+    except CycleError as error:
+        raise SettingRefused(f"setting models: {' reads '.join(error.args[1])}: none of them could go first") from None
+    ordered: list[str] = []
+    while graph.is_active():
+        ready = sorted(graph.get_ready(), key=chosen.index)
+        ordered += ready
+        graph.done(*ready)
+    return ordered

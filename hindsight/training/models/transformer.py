@@ -1,6 +1,6 @@
-"""The patch transformer: 300 visible candles become 30 tokens, so that attention costs tokens, not candles.
+"""The patch transformer: each block of a frame becomes tokens of a few rows, so that attention costs tokens, not rows.
 
-Legend: B batch, L lookback, F tape columns, C channels, N patches, D width, H heads.
+Legend: B references, L rows of a block, C channels, N tokens, D width, H heads.
 
 Source: Nie et al., "A Time Series is Worth 64 Words", https://arxiv.org/abs/2211.14730 (patching);
 Xiong et al., "On Layer Normalization in the Transformer Architecture", https://arxiv.org/abs/2002.04745 (pre-norm).
@@ -12,16 +12,18 @@ import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
-from hindsight.training.channels import CHANNELS, channels
+from hindsight.inference.blocks import Frame
+from hindsight.inference.shape import FrameShape
+from hindsight.training.models.fusion import patches
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
+from hindsight.training.views import sizes_of, views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
-    """The default has about 85,000 weights."""
+    """About 29,000 weights per block of candles, and 76,000 around them."""
 
-    lookback: int = 300
     patch: int = 10
     width: int = 64
     heads: int = 2
@@ -29,8 +31,6 @@ class TransformerConfig:
     feed_forward: int = 96
 
     def __post_init__(self) -> None:
-        if self.lookback % self.patch:
-            raise ValueError(f"lookback {self.lookback} cannot be cut into patches of {self.patch} candles")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
 
@@ -60,26 +60,41 @@ class Block(nn.Module):
         return x_BND + self.back(fn.relu(self.feed(self.norm_feed(x_BND))))
 
 
-class PatchTransformer(nn.Module):
-    """Frames and their norm_params in, a ModelOutput out."""
+class Tokens(nn.Module):
+    """The rows of one block into tokens [B, N, D] that know which block they are of, and which place in it."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, length: int, channels: int, config: TransformerConfig) -> None:
         super().__init__()
-        self.config = config
-        self.embed = nn.Linear(config.patch * CHANNELS, config.width)
-        self.position = nn.Parameter(torch.zeros(config.lookback // config.patch, config.width))
+        self.patch = config.patch
+        self.embed = nn.Linear(config.patch * channels, config.width)
+        self.position = nn.Parameter(torch.zeros(-(-length // config.patch), config.width))
+        nn.init.normal_(self.position, std=0.02)
+
+    def forward(self, x_BLC: Tensor) -> Tensor:
+        return self.embed(patches(x_BLC, self.patch)) + self.position
+
+
+class PatchTransformer(nn.Module):
+    """Frames of one shape in, a ModelOutput out."""
+
+    def __init__(self, config: TransformerConfig, shape: FrameShape) -> None:
+        super().__init__()
+        self.shape, sizes = shape, sizes_of(shape)
+        self.tokens = nn.ModuleList(Tokens(length, channels, config) for length, channels in sizes.sequences)
+        self.context = nn.Linear(sizes.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.heads = Opinion(config.width)
-        nn.init.normal_(self.position, std=0.02)
         self.heads.hold_none()
 
-    def forward(self, frames_BLF: Tensor, norm_B4: Tensor) -> ModelOutput:
-        x_BLC = channels(frames_BLF, norm_B4)
-        x_BND = self.embed(x_BLC.flatten(1).unflatten(1, (self.position.shape[0], -1))) + self.position
+    def forward(self, frame: Frame[Tensor]) -> ModelOutput:
+        seen = views(frame, self.shape)
+        own, *others = (tokens(x_BLC) for tokens, x_BLC in zip(self.tokens, seen.sequences, strict=True))
+        x_BND = torch.cat([self.context(seen.context)[:, None], *others, own], dim=1)
         for block in self.blocks:
             x_BND = block(x_BND)
-        return self.heads(self.norm(x_BND[:, -1]))  # the newest patch, which has attended to all the others
+        # The newest patch of the predicted stream, which has attended to all the others.
+        return self.heads(self.norm(x_BND[:, -1]))
 
 
 MODEL = Model(config=TransformerConfig(), build=PatchTransformer)

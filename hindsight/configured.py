@@ -1,0 +1,71 @@
+"""What the settings say about a learner, in the classes of the domain."""
+
+import torch
+
+from hindsight.errors import SettingRefused
+from hindsight.inference.references import schema_hash
+from hindsight.inference.shape import FrameShape, Read, frame_shape
+from hindsight.market.streams import Stream
+from hindsight.settings import Settings
+from hindsight.training.loop import Cadence
+from hindsight.training.models.registry import model_of
+from hindsight.training.replay import ReplayRule
+from hindsight.training.step import Hyperparameters
+
+
+def shape_of(settings: Settings, stream: Stream, model: str) -> FrameShape:
+    """The blocks of a frame that this model reads to predict `stream`. It reads those models that are there."""
+    reads = [
+        Read(model=name, width=model_of(name).config.width) for name in model_of(model).reads if name in settings.models
+    ]
+    return frame_shape(settings.frame, stream, lookback=settings.lookback, warmup=settings.warmup, reads=reads)
+
+
+def schema_of(settings: Settings, stream: Stream, model: str) -> str:
+    """The hash of what goes in and through this model."""
+    return schema_hash(str(model_of(model).config), shape_of(settings, stream, model))
+
+
+def hyperparameters(settings: Settings) -> Hyperparameters:
+    """The settings that a training step depends on."""
+    return Hyperparameters(
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        average_decay=settings.average_decay,
+        flat_fraction=settings.flat_fraction,
+        trend_ttl=settings.trend_ttl,
+        seed=settings.seed,
+    )
+
+
+def cadence_of(settings: Settings) -> Cadence:
+    """When to predict, train and keep."""
+    return Cadence(
+        predict_every=settings.predict_every,
+        train_every=settings.train_every,
+        batch_size=settings.batch_size,
+        snapshot_every=settings.snapshot_every,
+        score_window=settings.score_window,
+    )
+
+
+def replay_of(settings: Settings) -> ReplayRule:
+    """What replay draws from."""
+    return ReplayRule(
+        replay_window=settings.replay_window,
+        replay_minimum=settings.replay_minimum,
+        corrective_weight=settings.corrective_weight,
+        max_uses=settings.max_uses,
+    )
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Where the models run: `auto` is the GPU where there is one. Raises SettingRefused for a GPU that is not there."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise SettingRefused(
+            "setting device = 'cuda': expected a GPU that torch can use, found none. Set device = 'auto'"
+        )
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)

@@ -1,0 +1,115 @@
+"""Whether a frame is whole: how many parts of each required block are there. What is not whole is refused, by name.
+
+A candle counts where it and its indicators are there and as many candles before it as warm them, unbroken. A second of
+the book counts where its imbalance is known.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from hindsight.inference.blocks import GATHERED, Blocks
+from hindsight.inference.book_tape import BOOK_COLUMNS
+from hindsight.inference.frames import COLUMN, Rows, Tape, unbroken, warm
+from hindsight.inference.shape import CandleBlock
+from hindsight.market.candles import TIME
+
+BOOK, OUTPUTS, HIDDEN = "order book", "outputs", "hidden states"
+SCALE = "return scale"
+OPTIONAL = (BOOK, OUTPUTS, HIDDEN)
+IMBALANCE = BOOK_COLUMNS.index("imbalance")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """For each close of `rows`, how many parts of each required block are there, of those it needs."""
+
+    rows: Rows
+    blocks: tuple[str, ...]
+    have: NDArray[np.int64]  # [N, blocks]
+    need: NDArray[np.int64]  # [blocks]
+
+    @property
+    def whole(self) -> NDArray[np.bool_]:
+        """Whether nothing is missing."""
+        return np.asarray((self.have >= self.need).all(axis=1))
+
+    def refusals(self, step_ms: int) -> pl.DataFrame:
+        """Per UTC day and the first block that is not whole: how many closes are refused, and the least it had."""
+        lacks = self.have < self.need
+        at = np.flatnonzero(lacks.any(axis=1))
+        block = lacks[at].argmax(axis=1)
+        made_ms = (self.rows[at] + 1) * step_ms
+        return (
+            pl.DataFrame(
+                {
+                    "made_at": pl.Series(made_ms * 1000, dtype=pl.Int64).cast(TIME),
+                    "block": pl.Series(self.blocks, dtype=pl.String)[block.astype(np.uint32)],
+                    "have": self.have[at, block].astype(np.int32),
+                    "need": self.need[block].astype(np.int32),
+                }
+            )
+            .group_by(pl.col("made_at").dt.truncate("1d").dt.date().alias("day"), "block", "need")
+            .agg(
+                closes=pl.len().cast(pl.Int32),
+                fewest=pl.col("have").min(),
+                first_at=pl.col("made_at").min(),
+                last_at=pl.col("made_at").max(),
+            )
+            .sort("first_at", "block")
+        )
+
+
+def completeness(blocks: Blocks, rows: Rows, optional: Collection[str]) -> Completeness:
+    """What is there for the references that could be made at the closes of `rows`; `optional` blocks are not asked."""
+    made_ms, shape = (rows + 1) * blocks.own.step_ms, blocks.shape
+    names, have, need = [], [], []
+    for block, tape in zip(shape.candles, blocks.tapes, strict=True):
+        names.append(f"candles {block}")
+        have.append(_candles_there(tape, block, shape.warmup, made_ms))
+        need.append(block.length)
+    if shape.book and BOOK not in optional:
+        names.append(BOOK)
+        have.append(_seconds_there(blocks, made_ms))
+        need.append(shape.book)
+    frame_peers = zip(shape.reads, blocks.peers, strict=True)
+    for read, peer in frame_peers:
+        if OUTPUTS not in optional:
+            names.append(f"outputs of {read.model}")
+            have.append((~np.isnan(peer.outputs_before(rows)[:, 0])).astype(np.int64))
+            need.append(1)
+        if HIDDEN not in optional:
+            names.append(f"hidden state of {read.model}")
+            have.append((~np.isnan(peer.hidden_at(rows)).any(axis=1)).astype(np.int64))
+            need.append(1)
+    return Completeness(rows=rows, blocks=tuple(names), have=np.stack(have, axis=1), need=np.array(need))
+
+
+def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -> NDArray[np.int64]:
+    counts = warm(tape.rows) & (unbroken(tape.rows) > warmup)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    last = made_ms // tape.step_ms - 1
+    end = np.clip(last + 1 - tape.first_row, 0, len(counts))
+    found = before[end] - before[np.clip(end - block.length, 0, None)]
+    length = block.length + warmup
+    for late in tape.superseded:  # a candle that came late was not there yet
+        touched = (made_ms < late.until_ms) & (last >= late.first_row)
+        touched &= (last - length + 1 < late.first_row + len(late.rows)) & (found == block.length)
+        at = np.flatnonzero(touched)
+        for part in np.array_split(at, max(1, -(-len(at) // GATHERED))):
+            seen = tape.gather(last[part], length, made_ms[part])[:, :, COLUMN["open"]]
+            missing = np.isnan(seen)
+            found[part] -= np.where(missing.any(axis=1), np.maximum(missing[:, warmup:].sum(axis=1), 1), 0)
+    return found
+
+
+def _seconds_there(blocks: Blocks, made_ms: Rows) -> NDArray[np.int64]:
+    if blocks.book is None:
+        return np.zeros(len(made_ms), np.int64)
+    parts = np.array_split(made_ms, max(1, -(-len(made_ms) // GATHERED)))
+    return np.concatenate(
+        [np.isfinite(blocks.book.gather(part, blocks.shape.book)[:, :, IMBALANCE]).sum(axis=1) for part in parts]
+    )

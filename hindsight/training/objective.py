@@ -1,0 +1,65 @@
+"""How a model learns: which answers it is to be corrected by first, what a batch of them is, and one step on it.
+
+`SUPERVISED` is the way of most: every answer of the market is a target. A model with a way of its own names it in its
+`Model`.
+"""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hindsight.inference.blocks import Blocks
+from hindsight.inference.frames import Frames, Rows
+from hindsight.inference.labels import VALIDATED, Labels
+from hindsight.training.memory import Memory
+from hindsight.training.step import Batch, Loss, make_batch, train_step
+
+if TYPE_CHECKING:
+    from hindsight.training.learner import Learner
+
+
+class Objective(Protocol):
+    """What the loop asks of a way to learn. Everything follows from its arguments: recorded steps are taken again."""
+
+    def act(self, memory: Memory, at: Rows, extras: Frames) -> Frames:
+        """What is stored of the extras that the model gave for the references at these positions, in order of time."""
+        ...
+
+    def corrective(self, labels: Labels, memory: Memory, row: int) -> NDArray[np.bool_]:
+        """Which references [N] are of high priority, by what was known at the close of `row`."""
+        ...
+
+    def batch(
+        self, learner: "Learner", blocks: Blocks, labels: Labels, memory: Memory, rows: Rows, weights: Frames, row: int
+    ) -> Any:
+        """The examples made at `rows`, with what was known of them at the close of `row`."""
+        ...
+
+    def step(self, learner: "Learner", batch: Any) -> Loss:
+        """Changes the weights of the learner, and says what the loss on the batch was before."""
+        ...
+
+
+class Supervised:
+    """Every answer is a target; a reference whose trend was predicted wrongly is corrective."""
+
+    def act(self, memory: Memory, at: Rows, extras: Frames) -> Frames:
+        return extras
+
+    def corrective(self, labels: Labels, memory: Memory, row: int) -> NDArray[np.bool_]:
+        graded = memory.made & (labels.trend.status == VALIDATED) & (labels.trend.settled <= row)
+        return graded & (memory.trend != labels.trend.trend)
+
+    def batch(
+        self, learner: "Learner", blocks: Blocks, labels: Labels, memory: Memory, rows: Rows, weights: Frames, row: int
+    ) -> Batch:
+        known = memory.norm_params[rows - labels.first_row]
+        return make_batch(blocks, labels, known, rows, weights, row, learner.device)
+
+    def step(self, learner: "Learner", batch: Batch) -> Loss:
+        number = learner.number + 1 - learner.born_at
+        return train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, number)
+
+
+SUPERVISED = Supervised()
