@@ -55,6 +55,10 @@ QUESTIONS: dict[str, tuple[questions.Question, ...]] = {
         learning_questions.predictions_not_finite,
         references_not_resolving,
     ),
+    "decisions": (
+        learning_questions.decisions_standing_twice,
+        learning_questions.decisions_not_adding_up,
+    ),
     "outcomes": (
         learning_questions.outcomes_standing_twice,
         learning_questions.outcomes_settled_too_early,

@@ -24,6 +24,13 @@ SPECS = [
         **MODEL,
     ),
     dg.AssetSpec(
+        "decisions",
+        deps=["inference_references", candles],
+        description="One row per close: buy, sell or hold, out of what all models said, and why.",
+        kinds={"duckdb"},
+        **MODEL,
+    ),
+    dg.AssetSpec(
         "outcomes",
         deps=["inference_references", candles, pivots],
         description="What the market answered to each prediction: the candle it aimed at, and the next pivots.",
@@ -59,7 +66,8 @@ def learning(
     warehouse: WarehouseResource,
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult]:
-    """Predicts, settles, validates and trains in the order of events, up to the end of the run's months."""
+    """Predicts, decides, settles, validates and trains in the order of events, up to the end of the run's months."""
+    from hindsight.decide import decide
     from hindsight.learn import learn  # torch takes over a second to import
     from hindsight.training.models.registry import in_order
 
@@ -75,6 +83,9 @@ def learning(
         learn(settings, each.stream, model, each.window.end, progress.of(each.stream, f"learning {model}"))
         for each, model in lessons.values()
     ]
+    decisions = {f"decisions, {each}": each for each in covered if each.stream in settings.predicted_streams}
+    lessons |= decisions
+    reports += [decide(settings, each.stream, each.window.end) for each in decisions.values()]
     for spec in SPECS:
         add_figures(context, store, spec.key.to_user_string(), covered)
         yield dg.MaterializeResult(

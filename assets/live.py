@@ -60,15 +60,24 @@ def learned(advanced: "Advanced", now: datetime) -> Iterator[dg.AssetMaterializa
                     yield _materialised(asset, stream, report.until, {"model": model, **figures})
 
 
+def decided(advanced: "Advanced", now: datetime) -> Iterator[dg.AssetMaterialization]:
+    """`decisions` of each stream at which there was something to decide."""
+    for stream, report in advanced.decisions.items():
+        if report.until is not None:
+            late = {"seconds_after_close": (now - report.until).total_seconds()}
+            yield _materialised("decisions", stream, report.until, {"decided": report.decided, **late})
+
+
 def tell_failures(settings: Settings, advanced: "Advanced", now: datetime) -> None:
     """Calls a person where a lesson failed, and tells when it no longer does.
 
     The run itself goes on as if nothing were: a failed run would hold back the candles of every stream.
     """
-    titles = {key: f"{key[1]} cannot predict or learn on {key[0]}" for key in (*advanced.failures, *advanced.lessons)}
+    done = {*advanced.lessons, *((stream, "mixture") for stream in advanced.decisions)}
+    titles = {key: f"{key[1]} cannot predict or learn on {key[0]}" for key in (*advanced.failures, *done)}
     for key, error in advanced.failures.items():
         alert(settings, titles[key], f"{type(error).__name__}: {error}", "failure", now)
-    well = {titles[key] for key in advanced.lessons if key not in advanced.failures}
+    well = {titles[key] for key in done if key not in advanced.failures}
     if over := well & standing(settings).keys():
         recovered(settings, over, now)
 

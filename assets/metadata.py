@@ -47,6 +47,8 @@ def standing(warehouse: Warehouse, table: str) -> dict[str, Any]:
         match table:
             case "inference_references":
                 return _known({"bytes_per_reference": summaries.bytes_per_reference(con)})
+            case "decisions":
+                return {"decision_scores": as_table(summaries.decision_scores(con))}
             case "outcomes":
                 return {"scores": as_table(summaries.scores(con))}
             case "trend_validations":

@@ -1,4 +1,4 @@
-"""Advance: the verb of the live path. What has landed is stored, predicted from, settled and learned, in event order.
+"""Advance: the verb of the live path. What has landed is stored, predicted from, decided, settled and learned.
 
 Every stream's newest reference stands before any model trains, so that no prediction waits for training. What is due
 follows from the tables: a call that was killed is finished by the next one, whoever makes it.
@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from hindsight.decide import DecideReport, decide
 from hindsight.errors import LearnerBusy
 from hindsight.exchange.landing import Landing
 from hindsight.ingest import Ingested, ingest
@@ -21,6 +22,7 @@ from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_order
 
 logger = logging.getLogger(__name__)
+MIXTURE = "mixture"  # stands for the decision where a model is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class Advanced:
 
     ingested: Ingested = field(default_factory=lambda: Ingested({}, {}, 0, []))
     lessons: dict[tuple[Stream, str], LearnReport] = field(default_factory=dict)
-    failures: dict[tuple[Stream, str], Exception] = field(default_factory=dict)
+    decisions: dict[Stream, DecideReport] = field(default_factory=dict)
+    failures: dict[tuple[Stream, str], Exception] = field(default_factory=dict)  # by stream and model, or "mixture"
 
 
 def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: bool) -> Iterator[Advanced]:
@@ -45,6 +48,7 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     with _lessons(settings, fresh, clock, leave_pivots=leave_pivots) as lessons:
         _step(advanced, lessons)
+        _decide(settings, advanced, fresh, clock)
         yield advanced
         _step(advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
     idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
@@ -52,8 +56,9 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
         left = left_unlearned(con, idle, settings.models)
     late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
     with _lessons(settings, late, clock, leave_pivots=False) as lessons:
-        for _ in ("predict", "learn"):
-            _step(advanced, lessons)
+        _step(advanced, lessons)
+        _decide(settings, advanced, late, clock)
+        _step(advanced, lessons)
     yield advanced
 
 
@@ -87,6 +92,16 @@ def learn_from_pivots(
                 logger.exception("%s, %s", stream, model)
                 advanced.failures[stream, model] = error
     return advanced
+
+
+def _decide(settings: Settings, advanced: Advanced, streams: Iterable[Stream], clock: Callable[[], datetime]) -> None:
+    """Decides at the closes of these streams that all models have predicted from, or let pass."""
+    for stream in streams:
+        try:
+            advanced.decisions[stream] = decide(settings, stream, clock=clock)
+        except Exception as error:
+            logger.exception("%s, decision", stream)
+            advanced.failures[stream, MIXTURE] = error
 
 
 def _step(advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]]) -> None:

@@ -3,6 +3,7 @@
 import torch
 
 from hindsight.errors import SettingRefused
+from hindsight.inference.decisions import DecisionRule
 from hindsight.inference.references import schema_hash
 from hindsight.inference.shape import FrameShape, Read, frame_shape
 from hindsight.market.streams import Stream
@@ -57,6 +58,15 @@ def replay_of(settings: Settings) -> ReplayRule:
         replay_minimum=settings.replay_minimum,
         corrective_weight=settings.corrective_weight,
         max_uses=settings.max_uses,
+    )
+
+
+def decision_rule(settings: Settings) -> DecisionRule:
+    """From which probability on to buy and to sell."""
+    return DecisionRule(
+        buy_threshold=settings.buy_threshold,
+        sell_threshold=settings.sell_threshold,
+        minimum_confidence=settings.minimum_confidence,
     )
 
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -24,6 +25,7 @@ from hindsight.inference.completeness import Completeness
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule
 from hindsight.inference.records import candle_records, pivot_records, reference_records, settled_between, trend_records
 from hindsight.market.streams import Stream, from_ms, to_ms
+from hindsight.promote import Champion, champion_of, is_look, look, promotion_record
 from hindsight.recall import Market, Proof, recall_lineage, recall_market, recall_memory, relive
 from hindsight.recall_blocks import known_until
 from hindsight.retain import latest_snapshot, retain, save_snapshots
@@ -32,12 +34,13 @@ from hindsight.store import lock
 from hindsight.store.hidden_tables import append_hidden
 from hindsight.store.inference_tables import add_refusals, append, learned_until, move_watermark, note_schema
 from hindsight.store.market_tables import pivot_mark
+from hindsight.store.promotion_tables import append_promotion
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import newest_hyperparameters, newest_step, replace_scores
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import remove
 from hindsight.training.learner import Learner, tensors_of
-from hindsight.training.loop import Learned, learn_rows
+from hindsight.training.loop import Learned, Snapshot, learn_rows
 from hindsight.training.memory import Memory
 from hindsight.training.models.registry import model_of
 from hindsight.training.scores import score_days
@@ -70,15 +73,16 @@ class LearnReport:
         return {part: total / max(self.steps, 1) for part, total in self.loss_sums.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Subject:
-    """Who learns what: fixed for one call."""
+    """Who learns what, and which checkpoint serves meanwhile."""
 
     settings: Settings
     stream: Stream
     model: str
     clock: Clock | None
     warehouse: Warehouse
+    champion: Champion | None = None
     proven: set[int] = field(default_factory=set)  # rows whose reference was held against its digest in this call
     refused: set[int] = field(default_factory=set)  # and those that no longer match
 
@@ -183,15 +187,21 @@ def _lesson(
     subject = _Subject(settings=settings, stream=stream, model=model, clock=clock, warehouse=warehouse)
     settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
     with _taught_by_us(settings, stream, model, LIVE_PATIENCE_SECONDS if clock else None):
-        lineage, piece = None, None
+        lineage, serving, piece = None, None, None
         with warehouse.reading() as con:
             begin, last = _due(con, subject, until)
             if begin < last:
                 _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
                 number, _ = newest_step(con, model, stream)
                 lineage = recall_lineage(con, settings, model, stream, number)
-                piece = _recall_piece(con, subject, begin, _end_of_piece(begin, last))
-        yield subject, relive(lineage) if lineage else None, _pieces(subject, piece, last), begin, last
+                subject.champion = champion_of(con, model, stream, schema_of(settings, stream, model))
+                if subject.champion is not None:
+                    serving = recall_lineage(con, settings, model, stream, subject.champion.checkpoint_id)
+                piece = _recall_piece(con, subject, begin, _end_of_piece(settings, begin, last))
+        learner = relive(lineage) if lineage else None
+        if learner and serving:
+            learner.serving, learner.serving_id = relive(serving).average, serving.number
+        yield subject, learner, _pieces(subject, piece, last), begin, last
 
 
 @contextmanager
@@ -231,8 +241,9 @@ def _due(con: duckdb.DuckDBPyConnection, subject: _Subject, until: datetime) -> 
     return first, max(first, to_ms(min(until, known)) // stream.step_ms)
 
 
-def _end_of_piece(first: int, last: int) -> int:
-    return min((first // CHUNK + 1) * CHUNK, last)
+def _end_of_piece(settings: Settings, first: int, last: int) -> int:
+    """A piece ends on the grid, and where the challenger is held against the champion."""
+    return min(*((first // grid + 1) * grid for grid in (CHUNK, settings.promote_every)), last)
 
 
 def _pieces(subject: _Subject, piece: _Piece | None, last: int) -> Iterator[_Piece]:
@@ -242,7 +253,7 @@ def _pieces(subject: _Subject, piece: _Piece | None, last: int) -> Iterator[_Pie
         first, piece = piece.end, None  # the arrays go before the next ones come
         if first < last:
             with subject.warehouse.reading() as con:
-                piece = _recall_piece(con, subject, first, _end_of_piece(first, last))
+                piece = _recall_piece(con, subject, first, _end_of_piece(subject.settings, first, last))
 
 
 def _recall_piece(con: duckdb.DuckDBPyConnection, subject: _Subject, first: int, end: int) -> _Piece:
@@ -293,6 +304,7 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
     if newest and learner.trained_row is not None and learner.number % settings.snapshot_every:
         row = learner.trained_row
         snapshots.append(latest_snapshot(learner, row, market.labels, memory, settings.score_window))
+    promotion = _look(subject, learner, piece, end, snapshots)
     saved = save_snapshots(settings, stream, model, learner, snapshots, schema)
     references = _references(subject, piece, str(learner.device))
     outcomes = _outcomes(subject, market.labels, memory, first, end)
@@ -309,7 +321,10 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
         append(con, "outcomes", stream, outcomes)
         append(con, "trend_validations", stream, [trends])
         append(con, "training_steps", stream, [steps])
-        evicted = retain(con, settings, stream, model, saved, until)
+        if promotion is not None:
+            append_promotion(con, stream, promotion)
+        serves = subject.champion.checkpoint_id if subject.champion else None
+        evicted = retain(con, settings, stream, model, saved, until, serves, _needed_from(piece, end))
         replace_scores(con, model, stream, scores)
         move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
         _note(con, subject, "trained", steps["event_time"].unique().to_list())
@@ -346,6 +361,8 @@ def _references(subject: _Subject, piece: _Piece, device: str) -> pl.DataFrame:
         rows,
         memory.norm_params[at],
         memory.predictions[at],
+        memory.served[at],
+        memory.served_by[at],
         memory.extras[at],
         memory.checkpoint[at],
         piece.market.blocks.shape.reach,
@@ -369,6 +386,44 @@ def _append_references(
     append_hidden(con, model, stream, references["made_at"], piece.memory.hidden[at], subject.now)
     shape = piece.market.blocks.shape
     note_schema(con, schema_of(settings, stream, model), str(shape), str(model_of(model).config))
+
+
+def _look(
+    subject: _Subject, learner: Learner, piece: _Piece, end: int, snapshots: list[Snapshot]
+) -> pl.DataFrame | None:
+    """Holds the learner against the champion where that is due at the close of row `end` − 1: the row of `promotions`.
+
+    A learner that is to serve does so from the next close on, and its weights join the snapshots.
+    """
+    settings, stream, model = subject.settings, subject.stream, subject.model
+    if not is_look(end, settings) or learner.number == learner.born_at:
+        return None
+    evidence = None
+    if subject.champion is not None:
+        evidence = look(settings, piece.memory, piece.market.labels, subject.champion, end)
+    record = promotion_record(
+        model,
+        schema_of(settings, stream, model),
+        from_ms(end * stream.step_ms),
+        subject.champion,
+        learner.number,
+        evidence,
+    )
+    if evidence is None or evidence.is_better:
+        subject.champion = Champion(checkpoint_id=learner.number, since_row=end - 1)
+        learner.serving = deepcopy(learner.average)
+        learner.serving_id = learner.number
+        snapshots[:] = [taken for taken in snapshots if taken.number != learner.number]
+        taken = latest_snapshot(learner, end - 1, piece.market.labels, piece.memory, settings.score_window)
+        snapshots.append(taken)
+    return record
+
+
+def _needed_from(piece: _Piece, end: int) -> int:
+    """The oldest checkpoint that a pending reference names: those from it on stay."""
+    memory, trend = piece.memory, piece.market.labels.trend
+    pending = memory.made & (trend.settled >= end)
+    return int(memory.checkpoint[pending].min()) if pending.any() else 0
 
 
 def _refused(subject: _Subject, piece: _Piece, first: int, end: int) -> pl.DataFrame:

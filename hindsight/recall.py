@@ -21,7 +21,7 @@ from hindsight.inference.blocks import GATHERED, Blocks
 from hindsight.inference.completeness import SCALE, Completeness, completeness
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule, label
 from hindsight.inference.normalisation import norm_params
-from hindsight.inference.predictions import WIDTH, trend_predicted
+from hindsight.inference.predictions import SERVED, SERVED_UNIT, WIDTH, trend_predicted
 from hindsight.inference.records import predictions_of
 from hindsight.inference.references import made_at_ms, schema_hash
 from hindsight.inference.shape import FrameShape
@@ -84,7 +84,9 @@ def recall_market(
     settled_all = oldest_pending(con, stream, from_ms(judged_row * step_ms), PIVOT_TARGETS)
     pending_row = to_ms(settled_all) // step_ms - 1 if settled_all else origin_row
     scored_row = first_scored(first, end, settings.trend_ttl, stream)
-    start = max(origin_row, min(trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row))
+    looked_row = end - settings.promote_every if end % settings.promote_every == 0 else first
+    start = min(trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row, looked_row)
+    start = max(origin_row, start)
     span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
     blocks = recall_blocks(con, settings, stream, shape, start, end)
     pivots = tapes.pivots_for(con, stream, span)
@@ -147,6 +149,8 @@ def recall_memory(
         predictions=np.full((count, WIDTH), np.nan, np.float32),
         hidden=np.full((count, kind.config.width), np.nan, np.float16),
         extras=np.full((count, len(kind.extras)), np.nan, np.float32),
+        served=np.full((count, len(SERVED)), np.nan, np.float32),
+        served_by=np.full(count, -1, np.int32),
         trend=np.zeros(count, np.int8),
         checkpoint=np.zeros(count, np.int32),
         uses=np.zeros(count, np.int16),
@@ -164,6 +168,10 @@ def recall_memory(
         memory.trend[at] = trend_predicted(memory.predictions[at])
         memory.checkpoint[at] = references["checkpoint_id"].to_numpy()
         proof.digests[at] = references["digest"].to_numpy()
+        served = references["serving_id"].is_not_null().to_numpy()
+        if served.any():
+            memory.served_by[at[served]] = references.filter(served)["serving_id"].to_numpy()
+            memory.served[at[served]] = references.filter(served)["served"].to_numpy() / np.float32(SERVED_UNIT)
         # What another shape saw is not what this one would: it is judged, and not trained on.
         same = (references["schema_hash"] == schema_hash(str(kind.config), shape)).to_numpy()
         memory.trusted[at], proof.proven[at] = same, ~same

@@ -1,4 +1,5 @@
-"""Which checkpoints stay: the best by prequential loss, the latest, the serving, the pinned, and every snapshot.
+"""Which checkpoints stay: the best, the latest, the serving, the pinned, every snapshot, and what pending references
+name.
 
 A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back, so all of
 them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come. Files are written
@@ -75,11 +76,14 @@ def latest_snapshot(learner: Learner, row: int, labels: Labels, memory: Memory, 
     )
 
 
-def judge(known: pl.DataFrame, best: int, now: datetime) -> tuple[pl.DataFrame, list[Path]]:
+def judge(
+    known: pl.DataFrame, best: int, now: datetime, serves: int | None = None, needed_from: int | None = None
+) -> tuple[pl.DataFrame, list[Path]]:
     """All checkpoints with their flags set anew, and the files of those that are evicted now.
 
     Best are the `best` snapshots of the lowest finite prequential loss, the older one first among equals; NaN never
-    wins. What serves is the newest that is there.
+    wins. What serves is checkpoint `serves`, or the newest while none was promoted. From `needed_from` on, pending
+    references name them: all of those stay.
     """
     here = pl.col("evicted_at").is_null()
     ranked = known.filter(here & pl.col("is_snapshot") & pl.col("prequential_loss").is_finite()).sort(
@@ -87,19 +91,28 @@ def judge(known: pl.DataFrame, best: int, now: datetime) -> tuple[pl.DataFrame, 
     )
     winners = ranked["checkpoint_id"].head(best).implode()
     newest = pl.col("checkpoint_id") == pl.col("checkpoint_id").filter(here).max()
+    promoted = here & (pl.col("checkpoint_id") == (-1 if serves is None else serves))
     judged = known.with_columns(
         is_best=pl.col("checkpoint_id").is_in(winners),
         is_latest=newest.fill_null(False),
-        is_serving=newest.fill_null(False),
+        is_serving=pl.when(promoted.any()).then(promoted).otherwise(newest).fill_null(False),
     )
-    out = here & ~pl.any_horizontal(FLAGS)
+    is_needed = pl.col("checkpoint_id") >= needed_from if needed_from is not None else pl.lit(False)
+    out = here & ~pl.any_horizontal(FLAGS) & ~is_needed
     files = [Path(file) for file in judged.filter(out)["file"]]
     judged = judged.with_columns(evicted_at=pl.when(out).then(pl.lit(now, TIME)).otherwise("evicted_at"))
     return judged, files
 
 
 def retain(
-    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, model: str, saved: pl.DataFrame, now: datetime
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    model: str,
+    saved: pl.DataFrame,
+    now: datetime,
+    serves: int | None = None,
+    needed_from: int | None = None,
 ) -> list[Path]:
     """Adds `saved` to the checkpoints on record and returns the files that may go once this is committed."""
     if saved.is_empty():
@@ -113,6 +126,8 @@ def retain(
         pl.concat([fresh, saved.select(known.columns).cast(known.schema)]).sort("checkpoint_id"),
         settings.checkpoints_kept,
         now,
+        serves,
+        needed_from,
     )
     replace_checkpoints(con, model, stream, judged)
     return files

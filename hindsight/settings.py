@@ -112,6 +112,22 @@ class Settings(BaseSettings):
     score_window: Annotated[
         int, Field(ge=60, le=100_000, description="settled predictions over which a checkpoint is scored")
     ] = 1440
+    buy_threshold: Annotated[
+        float, Field(ge=0.5, lt=1, description="probability of a rise from which on the decision is to buy")
+    ] = 0.55
+    sell_threshold: Annotated[
+        float, Field(gt=0, le=0.5, description="probability of a rise up to which the decision is to sell")
+    ] = 0.45
+    minimum_confidence: Annotated[
+        float, Field(ge=0.5, lt=1, description="probability of the likelier side below which the decision is to hold")
+    ] = 0.525
+    promote_every: Annotated[
+        int,
+        Field(ge=100, le=10_000_000, description="closes between looks at whether the learning weights are to serve"),
+    ] = 14_400
+    promote_confidence: Annotated[
+        float, Field(ge=0.5, le=0.9999, description="confidence that they are better at which they do")
+    ] = 0.95
     lock_timeout_seconds: Annotated[
         float, Field(gt=0, le=3600, description="seconds to wait while another program holds the DuckDB file")
     ] = 60.0
@@ -156,8 +172,16 @@ class Settings(BaseSettings):
     alert_urls: Annotated[Listed, Field(description="where alerts go beside the log: Apprise URLs")] = ()
 
     simulated_seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the simulated venue")] = 7
+    simulated_signal: Annotated[
+        Literal["momentum", "lead", "imbalance", "none"],
+        Field(
+            description="what tells the next simulated return: the 1m return before (momentum), BTC's 1s return two"
+            " seconds before (lead), the order book a second before (imbalance), or nothing"
+        ),
+    ] = "momentum"
     simulated_phi: Annotated[
-        float, Field(gt=-1, lt=1, description="AR(1) coefficient of the simulated 1m returns: what can be learned")
+        float,
+        Field(gt=-1, lt=1, description="correlation of a simulated return with what tells it: what can be learned"),
     ] = 0.3
 
     @field_validator("timeframes")
@@ -241,12 +265,13 @@ class Settings(BaseSettings):
     def venue(self) -> str:
         """The venue part of every key: `simulated`, the ccxt id, or `archive_venue`.
 
-        A simulated market of another seed or predictability than the default is another venue, and says so.
+        A simulated market of another signal, seed or predictability than the default is another venue, and says so.
         """
         kind, _, rest = self.source.partition(":")
-        own = (self.simulated_seed, self.simulated_phi)
-        usual = tuple(Settings.model_fields[name].default for name in ("simulated_seed", "simulated_phi"))
-        simulated = "simulated" if own == usual else "simulated-{}-{}".format(*own)
+        own = {name: getattr(self, name) for name in ("simulated_signal", "simulated_seed", "simulated_phi")}
+        usual = {name: Settings.model_fields[name].default for name in own}
+        named = [] if own == usual else list(own.values())[own["simulated_signal"] == usual["simulated_signal"] :]
+        simulated = "-".join(map(str, ("simulated", *named)))
         return {"simulated": simulated, "ccxt": rest, "archive": self.archive_venue}[kind]
 
     @property

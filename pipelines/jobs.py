@@ -49,26 +49,31 @@ class Lesson(dg.Config):
 @dg.op
 def due(context: dg.OpExecutionContext, config: Lesson, warehouse: WarehouseResource) -> list[list[str]]:
     """The [stream, model, until] to learn: those asked for that have recorded candles."""
+    from hindsight.training.models.registry import in_order  # torch takes over a second to import
+
     settings = load()
     with warehouse.open().reading() as con:
         stored, learned = summaries.stored(con), summaries.learned(con)
     context.add_output_metadata({"stored": as_table(stored), "due": as_table(learned)})
     until = (instant(config.until) or datetime.now(UTC)).isoformat()
     streams = [config.stream] if config.stream else [str(stream) for stream in settings.predicted_streams]
-    models = [config.model] if config.model else settings.models
+    models = [config.model] if config.model else in_order(settings.models)
     return [[stream, model, until] for stream in streams for model in models]
 
 
 @dg.op
 def join_validate_train_checkpoint(lessons: list[list[str]]) -> list[str]:
     """Joins references to outcomes, validates trend lines, trains and checkpoints, all in the order of events."""
+    from hindsight.decide import decide
     from hindsight.learn import learn as learn_in_hindsight  # torch takes over a second to import
 
     settings = load()
-    return [
+    reports = [
         str(learn_in_hindsight(settings, Stream.parse(stream), model, datetime.fromisoformat(until)))
         for stream, model, until in lessons
     ]
+    ends = {Stream.parse(stream): datetime.fromisoformat(until) for stream, _, until in lessons}
+    return reports + [str(decide(settings, stream, until)) for stream, until in ends.items()]
 
 
 @dg.op

@@ -34,6 +34,7 @@ def take_up_predict_settle_train(config: Wake) -> Iterator[dg.AssetMaterializati
     advanced = next(steps)
     yield from live.recorded(advanced, clock())
     yield from live.learned(advanced, clock())
+    yield from live.decided(advanced, clock())
     live.tell_failures(settings, advanced, datetime.now(UTC))
     yield dg.Output(None)
 

@@ -32,6 +32,7 @@ from hindsight.exchange.simulated_market import (
     seconds_of_day,
 )
 from hindsight.exchange.simulated_signals import TIMEFRAMES, Signal, leaning_of_day, optimum, told_seconds_of_day
+from hindsight.market.book_rows import BOOK_SECONDS
 from hindsight.market.buckets import bucket_size
 from hindsight.market.candles import CANDLES
 from hindsight.market.streams import EPOCH, Stream, Window
@@ -52,7 +53,8 @@ class SimulatedVenue:
     ) -> None:
         if not -1 < phi < 1:
             raise SettingRefused(f"setting simulated_phi = {phi}: expected a number between -1 and 1, both excluded")
-        self.seed, self.phi, self.signal, self.sizes = seed, phi, signal, dict(sizes or {})
+        self.seed, self.phi, self.sizes = seed, phi, dict(sizes or {})
+        self.signal: Signal = signal
         self._chains: dict[str, MinuteChain] = {}
 
     @property
@@ -105,13 +107,15 @@ class SimulatedVenue:
                 closes = self.seconds(stream.symbol, day).close
                 leaning = leaning_of_day(self.seed, stream.symbol, day) if self.signal == "imbalance" else None
                 rows = books_of_day(self.seed, instrument, day, closes, leaning, size=size, chosen=chosen)
-                yield rows.with_columns(venue=pl.lit(stream.venue)).select(BOOK_SECONDS.names())
+                venue = pl.lit(stream.venue)
+                yield rows.with_columns(venue=venue, venues=pl.concat_list(venue)).select(BOOK_SECONDS.names())
 
     def seconds(self, symbol: str, day: int) -> Seconds:
         """The seconds of one UTC day since 1970, also of those that are not delivered."""
-        instrument, has_momentum = Instrument.of(symbol), self.signal == "momentum"
+        instrument = Instrument.of(symbol)
         if symbol not in self._chains:
-            self._chains[symbol] = MinuteChain(self.seed, self.phi if has_momentum else 0.0, instrument)
+            phi = self.phi if self.signal == "momentum" else 0.0
+            self._chains[symbol] = MinuteChain(self.seed, phi, instrument)
         closes, sigma = self._chains[symbol].day(day - OPENING_DAY)
         if self.signal in ("lead", "imbalance"):
             return told_seconds_of_day(self.signal, self.seed, instrument, day, self.phi, closes, sigma)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import polars as pl
 
+from hindsight.market.buckets import bucket_sizes
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings
 
@@ -40,4 +41,9 @@ def open_source(settings: Settings) -> Source:
         return Archive(Path(rest).expanduser())
     from hindsight.exchange.simulated import SimulatedVenue
 
-    return SimulatedVenue(seed=settings.simulated_seed, phi=settings.simulated_phi)
+    return SimulatedVenue(
+        seed=settings.simulated_seed,
+        phi=settings.simulated_phi,
+        signal=settings.simulated_signal,
+        sizes=bucket_sizes(settings.bucket_sizes),
+    )

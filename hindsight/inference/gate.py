@@ -2,13 +2,19 @@
 
 The same function runs plain for a close and compiled for a year; all it remembers is in the arrays it is given.
 
-Legend: N closes, the first ones decided before and carried; M models; K 1 and the context; S three things that a model's
-score may rest on: its logit, the size of that, its skill. A coefficient stands beside the sum of its squared gradients.
+Legend: N closes, the first ones decided before and carried; M models; K the context: 1, the features, what is unknown.
+Coefficients stand beside the sum of their squared gradients, [.., 2].
 
-The score of a model is linear in S, with coefficients that all models share, and in K, with its own; the softmax of the
-scores are the weights. Every close whose answer has come moves the coefficients against the gradient of its log loss.
+The score of a model is linear in three things of its own, with coefficients that all models share: its logit, the size
+of that, its skill; and in the context, with coefficients of its own. The weights are the softmax of the scores. Every
+close whose answer has come moves the coefficients against the gradient of its log loss.
 Source of the gate: Jacobs et al. 1991, doi:10.1162/neco.1991.3.1.79; of the step: Duchi et al. 2011, AdaGrad,
 https://jmlr.org/papers/v12/duchi11a.html, here with sums that forget.
+
+Skill is S / sqrt(V + SKILL_PRIOR), of the discounted sums S of a model's log-loss advantage over chance and V of its
+square: the discounted mean of the advantage in standard errors. It starts at 0, and its coefficient at 1. While V is
+small it is S itself, whose softmax are Bayes' weights of the models; as V grows it asks instead how sure the advantage
+is, so that loud models without any are not told apart by luck.
 """
 
 import math
@@ -17,8 +23,8 @@ import numpy as np
 
 NOBODY, EQUAL, MIXTURE = -3, -2, -1  # what was used; from 0 on it is the model of that number
 LOGIT_SCALE, LOGIT_LIMIT = 0.25, 4.0
-SKILL_PRIOR = 0.05  # squared nats: under it in sum, an advantage over chance is not yet a skill
-GRADIENT_PRIOR = 1e-3
+SKILL_PRIOR = 1.0  # squared nats
+GRADIENT_PRIOR = 1e-2
 NEGLIGIBLE = 1e-6  # nats: no loss at all, but the rounding of one
 REACH = 7.0  # no score falls further below the highest: a weight stays above e^-7 of it, and can come back
 
@@ -55,10 +61,10 @@ def walk(
     Given: `rows` [N], `buy` [N, M] (NaN: no prediction), `context` [N, K], `up` [N] (-1: no answer), `settled` [N], and
     `order`, the closes by when their answers came. Closes before `first` come with `weights` [N, M], `skill` [N, M] and
     `mixture` [N] of their decision; the others get theirs, and `used` [N], `probability` [N], `contributions` [N, M].
-    Carried and changed in place: `fallen` [1] (whether the mixture is being replaced), `shared` [3, 2], `own` [M, K, 2],
-    `advantage` [M, 2] (discounted sums of a model's advantage over chance, and of its square), and `trail` [M + 1, 5],
-    for each model and for the equal average: discounted sums over the closes at which it spoke of 1, of 1 by the square
-    of the discount, of how much more the mixture lost, of its square, and of what it lost itself.
+    Carried and changed in place: `fallen` [1] (whether the mixture is being replaced), `shared` [3, 2] and `own`
+    [M, K, 2], the coefficients, `advantage` [M, 2] (S and V), and `trail` [M + 1, 5], for each model and for the equal
+    average: discounted sums, over the closes at which it spoke, of 1, of 1 by the square of the discount, of how much
+    more the mixture lost, of the square of that, and of what it lost itself.
     """
     models, features = buy.shape[1], context.shape[1]
     learned = 0

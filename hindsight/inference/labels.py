@@ -92,7 +92,7 @@ def label(first_row: int, rows: Frames, pivots: pl.DataFrame, step_ms: int, rule
     by_type = {name: _of_type(pivots, name, step_ms) for name in PIVOT_TARGETS}
     return Labels(
         first_row=first_row,
-        candle=_candle_labels(first_row, rows, missing),
+        candle=candle_labels(first_row, rows),
         pivot=_pivot_labels(first_row, rows, by_type, missing_before),
         trend=_trend_labels(first_row, rows, by_type, missing_before, rule),
     )
@@ -108,8 +108,9 @@ def _of_type(pivots: pl.DataFrame, pivot_type: str, step_ms: int) -> _Pivots:
     )
 
 
-def _candle_labels(first_row: int, rows: Frames, missing: NDArray[np.bool_]) -> CandleLabels:
-    count = len(rows)
+def candle_labels(first_row: int, rows: Frames) -> CandleLabels:
+    """The candle that answers each row of `rows` [N, F], as first known."""
+    count, missing = len(rows), np.isnan(rows[:, COLUMN["open"]])
     present = np.flatnonzero(~missing)
     following = np.searchsorted(present, np.arange(count), side="right")  # the first candle delivered after each row
     arrived = following < len(present)

@@ -65,12 +65,12 @@ class PivotHistory:
             if first == end:
                 continue
             known = np.searchsorted(self.confirmed_rows[first:end], last_rows, side="right")
-            at_BK = known[:, None] - back
-            is_there_BK = at_BK >= 0
-            at_BK = first + np.maximum(at_BK, 0)
-            age_BK = last_rows[:, None] - self.pivot_rows[at_BK]
-            found[:, place, :, 0] = np.where(is_there_BK, age_BK, np.nan)
-            found[:, place, :, 1:] = np.where(is_there_BK[:, :, None], self.values[at_BK], np.float32(np.nan))
+            at_BK = first + known[:, None] - back
+            is_missing_BK = at_BK < first
+            at_BK[is_missing_BK] = first
+            found[:, place, :, 0] = last_rows[:, None] - self.pivot_rows[at_BK]
+            found[:, place, :, 1:] = self.values[at_BK]
+            found[:, place][is_missing_BK] = np.nan
         return found
 
 

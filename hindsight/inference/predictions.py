@@ -18,6 +18,8 @@ from hindsight.inference.labels import PENDING, PIVOT_TARGETS, VALIDATED, Labels
 
 WIDTH = 17
 BUY, CANDLE, TREND, NEXT_HIGH = 0, slice(1, 5), slice(5, 8), 8
+SERVED = [0, 5, 6, 7, 8]  # what is kept of the serving weights: buy, down, sideways, up, next_high
+SERVED_UNIT = 65_535
 PIVOT_RETURN, PIVOT_CANDLES = slice(9, 13), slice(13, 17)
 MINIMUM_PROBABILITY = 1e-6
 # Candles that a pivot usually lies away, by its level; each level is about four times the one below. Scales only.
@@ -42,6 +44,27 @@ def huber(error: Frames) -> Frames:
     """Half the square up to 1, linear beyond. Source: Huber 1964, doi:10.1214/aoms/1177703732"""
     size = np.abs(error)
     return np.where(size <= 1, 0.5 * error**2, size - 0.5)
+
+
+def reference_losses(labels: Labels, said: Frames, event_row: int) -> Frames:
+    """The loss [N] of each reference by the answers known at the close of `event_row`: the log losses of action, trend
+    and side of the next pivot, added up. A part that has no answer counts 0; NaN where none has one.
+
+    `said` [N, 5] has the columns of SERVED and stands beside the labels.
+    """
+    candle, pivot, trend = labels.candle, labels.pivot, labels.trend
+    moved = candle.usable & (candle.log_returns[:, 3] != 0) & (candle.settled <= event_row)
+    graded = (trend.status == VALIDATED) & (trend.settled <= event_row)
+    first_l2 = pivot.settled[:, :2].min(axis=1)
+    turned = (first_l2 <= event_row) & pivot.usable[:, :2].any(axis=1)
+    up, high = candle.log_returns[:, 3] > 0, pivot.next_type == 1
+    came = said[np.arange(len(said)), 1 + np.maximum(trend.trend, 0)]
+    parts = (
+        np.where(moved, log_loss(of_what_came(said[:, 0], up)), 0),
+        np.where(graded, log_loss(came), 0),
+        np.where(turned, log_loss(of_what_came(said[:, 4], high)), 0),
+    )
+    return np.where(moved | graded | turned, sum(parts), np.nan)
 
 
 def trend_predicted(predictions: Frames) -> NDArray[np.int8]:

@@ -28,6 +28,8 @@ def reference_records(
     rows: Rows,
     norm_params: Frames,
     predicted: Frames,
+    served: Frames,
+    served_by: NDArray[np.int32],
     extras: Frames,
     checkpoint: NDArray[np.int32],
     reach: int,
@@ -56,7 +58,9 @@ def reference_records(
             "predicted_pivots": _array(
                 predicted[:, [9, 13, 10, 14, 11, 15, 12, 16]]  # return and candles of each type side by side
             ),
-            "extras": _array(extras).arr.to_list() if extras.shape[1] else None,
+            "serving_id": pl.Series(served_by).replace(-1, None),
+            "served": _served(served),
+            "extras": _extras(extras),
             "checkpoint_id": checkpoint,
         }
     )
@@ -228,6 +232,21 @@ def _times(milliseconds: Rows) -> pl.Series:
 
 def _names(names: tuple[str, ...] | list[str], codes: NDArray[np.generic]) -> pl.Series:
     return pl.Series(names, dtype=pl.String)[codes.astype(np.uint32)]
+
+
+def _served(probabilities: Frames) -> pl.Series:
+    """Probabilities in 65,535ths; null where none serve."""
+    units = np.round(np.nan_to_num(probabilities) * columns.SERVED_UNIT).astype(np.uint16)
+    rows = pl.Series(units, dtype=pl.Array(pl.UInt16, len(columns.SERVED)))
+    return pl.select(pl.when(pl.Series(~np.isnan(probabilities[:, 0]))).then(rows)).to_series()
+
+
+def _extras(values: Frames) -> pl.Series:
+    """A list per row; null where the model says nothing more."""
+    dtype = pl.List(pl.Float32)
+    if not values.shape[1]:
+        return pl.repeat(None, len(values), dtype=dtype, eager=True)
+    return _array(values).cast(dtype)
 
 
 def _array(values: Frames) -> pl.Series:

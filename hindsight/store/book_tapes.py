@@ -30,6 +30,7 @@ from hindsight.errors import HomeUnwritable
 from hindsight.inference.book_tape import BOOK_COLUMNS, BookTape
 from hindsight.inference.frames import Frames
 from hindsight.market.book_means import MEANS
+from hindsight.market.buckets import SIDE
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.store.rows import select
 
@@ -166,7 +167,7 @@ def _rows(con: duckdb.DuckDBPyConnection, stream: Stream, span: range) -> Frames
     )
     rows = np.zeros((len(span) * BLOCK, len(BOOK_COLUMNS)), np.float32)
     at = found["at"].to_numpy() - span.start * BLOCK
-    rows[at, : -len(SCALARS)] = found["amounts"].explode().to_numpy().reshape(found.height, -1)
+    rows[at, : -len(SCALARS)] = found["amounts"].explode().to_numpy().reshape(-1, 2 * SIDE)
     for column, name in enumerate(SCALARS, -len(SCALARS)):
         rows[at, column] = found[name].fill_null(np.nan).to_numpy()
     return rows

@@ -16,7 +16,7 @@ def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, 
         con,
         """
         select inference_id, made_at, norm_params, action, action_confidence, predicted_candle, trend_probabilities,
-            next_pivot_high, predicted_pivots, extras, checkpoint_id, schema_hash, digest
+            next_pivot_high, predicted_pivots, serving_id, served, extras, checkpoint_id, schema_hash, digest
         from inference_references
         where model = $model
           and venue = $venue

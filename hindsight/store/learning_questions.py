@@ -56,6 +56,37 @@ def predictions_not_finite(con: Connection, stream: Stream, window: Window) -> p
     return ask(con, sql, stream, window)
 
 
+# Decisions -----------------------------------------------------------------------------------------------------------
+
+
+def decisions_standing_twice(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
+    """At which closes was more than one decision made?"""
+    sql = """
+        select made_at, count(*) as times
+        from decisions
+        where {of_stream} and made_at > $from and made_at <= $to
+        group by made_at
+        having count(*) > 1
+        order by made_at"""
+    return ask(con, sql, stream, window)
+
+
+def decisions_not_adding_up(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
+    """Which decisions act against their threshold, or have contributions that are not shares of 1?"""
+    sql = """
+        select made_at, action, probability, used, contributions, reason
+        from decisions
+        where {of_stream} and made_at > $from and made_at <= $to
+          and not (
+            if(used = 'none', probability is null and action = 'hold',
+              probability between 0 and 1 and list_sum(contributions) between 0.999 and 1.001
+              and list_min(contributions) >= 0)
+            and (action <> 'buy' or probability >= buy_threshold - 1e-6)
+            and (action <> 'sell' or probability <= sell_threshold + 1e-6))
+        order by made_at"""
+    return ask(con, sql, stream, window)
+
+
 # Outcomes ------------------------------------------------------------------------------------------------------------
 
 

@@ -134,6 +134,8 @@ create table if not exists inference_references (
     trend_probabilities float[3] not null,       -- down, sideways, up
     next_pivot_high float not null,      -- probability that the next confirmed L2 pivot is a high
     predicted_pivots float[8] not null,  -- log return and candles for L2L, L2H, L3L, L3H
+    serving_id integer,                  -- the serving checkpoint, and what its weights say of the same frame:
+    served usmallint[5],                 -- probabilities in 65,535ths: buy, down, sideways, up, next pivot a high
     extras float[],                      -- what else the model says, in the order of its Model.extras
     checkpoint_id integer not null,      -- training steps behind the weights; 0 is the initial weights
     schema_hash varchar not null,        -- the shape of its frame: see `schemas`
@@ -141,7 +143,9 @@ create table if not exists inference_references (
     device varchar not null, mode varchar not null
 );
 
-alter table inference_references add column if not exists extras float[];    -- homes older than version 3
+alter table inference_references add column if not exists serving_id integer;    -- homes older than version 3
+alter table inference_references add column if not exists served usmallint[5];
+alter table inference_references add column if not exists extras float[];
 
 create table if not exists schemas (     -- what a schema hash stands for
     schema_hash varchar not null,
@@ -163,6 +167,24 @@ create table if not exists refused_frames (      -- closes at which no reference
     need integer not null, fewest integer not null,      -- parts of it: candles, seconds; the least that were there
     closes integer not null,
     first_at timestamptz not null, last_at timestamptz not null
+);
+
+create table if not exists decisions (   -- what to do at a close, out of what all models said
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    made_at timestamptz not null,        -- when known
+    action varchar not null check (action in ('buy', 'sell', 'hold')),
+    probability float,                   -- that the target candle closes above the last close; null: no model predicted
+    mixture float,                       -- the gate's own, used or not
+    used varchar not null,               -- mixture, equal, none, or the model that stood in for it
+    models varchar[] not null, contributions float[] not null,   -- the share of each model in `probability`
+    buy_threshold float not null, sell_threshold float not null, minimum_confidence float not null,
+    reason varchar not null
+);
+
+create table if not exists gate_states ( -- what the gate remembers; one row per stream
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    as_of timestamptz not null,          -- the last close decided
+    state blob not null                  -- hindsight.inference.gate_state
 );
 
 create table if not exists outcomes (
@@ -225,6 +247,17 @@ create table if not exists checkpoints (
     is_best boolean not null, is_latest boolean not null, is_pinned boolean not null, is_serving boolean not null,
     is_snapshot boolean not null,        -- kept to bound the replay of steps
     evicted_at timestamptz               -- the file is gone since; event time
+);
+
+create table if not exists promotions (  -- each look at whether the learning weights are to serve, and each word by hand
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    event_time timestamptz not null,     -- known at; what serves changes with the next close
+    outcome varchar not null check (outcome in ('first', 'promoted', 'kept', 'by hand', 'rolled back')),
+    serving_before integer, serving_after integer not null,      -- checkpoint ids
+    challenger integer not null, schema_hash varchar not null,
+    confidence float, references_compared integer, blocks integer,       -- the evidence; null where there is none
+    loss_champion double, loss_challenger double,
+    difference double, difference_low double, difference_high double     -- challenger - champion, and its interval
 );
 
 create table if not exists learned_until (       -- watermark of steps 2 to 4 of DESIGN §3 per model and stream

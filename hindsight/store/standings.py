@@ -167,7 +167,7 @@ def _learned(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
         serving as (
           select model, venue, symbol, timeframe, checkpoint_id as serving, event_time as serving_at
           from checkpoints
-          where is_serving)
+          where is_latest)
         select model, venue, symbol, timeframe, until, stepped_at, serving, serving_at
         from learned_until
         left join stepped using (model, venue, symbol, timeframe)

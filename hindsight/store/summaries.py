@@ -60,6 +60,14 @@ BY_MONTH = {
         where {of_stream} and made_at >= $start and made_at < $end
         group by month
         order by month""",
+    "decisions": """
+        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month, count(*) as rows,
+               avg((action = 'buy')::int) as bought, avg((action = 'sell')::int) as sold,
+               avg((used = 'mixture')::int) as by_mixture, avg(probability) as mean_probability
+        from decisions
+        where {of_stream} and made_at >= $start and made_at < $end
+        group by month
+        order by month""",
     "outcomes": """
         select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
                count(*) filter (status = 'unusable') as unusable,
@@ -112,6 +120,47 @@ def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wind
         group by all
         order by all""".replace("{of_stream}", OF_STREAM)
     return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
+
+
+def decision_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per stream, over the closes at which all models spoke: accuracy and log loss of the next candle's direction, of
+    the decision, of each model that serves, and of their equal average; and how often the decision acted and was right.
+    """
+    return select(
+        con,
+        """
+        with came as (
+          select venue, symbol, timeframe, made_at, any_value(log_return) > 0 as up
+          from outcomes
+          where kind = 'candle' and status = 'settled' and log_return <> 0
+          group by all),
+        said as (
+          select venue, symbol, timeframe, made_at, model,
+                 coalesce(served[1] / 65535.0::float, if(action = 'buy', action_confidence, 1 - action_confidence)) as p
+          from inference_references),
+        everyone as (
+          select decisions.*, up, list(p order by model) as spoken, list(said.model order by said.model) as speakers
+          from decisions
+          join came using (venue, symbol, timeframe, made_at)
+          join said using (venue, symbol, timeframe, made_at)
+          group by all
+          having count(*) = len(decisions.models)),
+        opinions as (
+          select venue, symbol, timeframe, 'decision' as predictor, action, probability as p, up from everyone
+          union all
+          select venue, symbol, timeframe, 'equal average', null, list_avg(spoken), up from everyone
+          union all
+          select venue, symbol, timeframe, unnest(speakers), null, unnest(spoken), up from everyone)
+        select venue, symbol, timeframe, predictor, count(*) as closes,
+               avg(((p >= 0.5) = up)::int) as accuracy,
+               -avg(ln(greatest(if(up, p, 1 - p), 1e-6))) as log_loss,
+               avg((action <> 'hold')::int) as acted,
+               avg(((action = 'buy') = up)::int) filter (action <> 'hold') as accuracy_where_acted
+        from opinions
+        group by all
+        order by venue, symbol, timeframe, log_loss
+        """,
+    )
 
 
 def trend_stats(con: duckdb.DuckDBPyConnection, model: str | None = None, stream: Stream | None = None) -> pl.DataFrame:

@@ -28,6 +28,8 @@ class Learner:
     device: torch.device
     hyper: Hyperparameters
     objective: Objective
+    serving: nn.Module | None = None  # the champion: predicts beside the average, and does not learn
+    serving_id: int = -1
     seconds_inside: float = 0.0  # forward, backward, optimizer
     trained_row: int | None = None  # at whose close the last step was, once there was one
     born_at: int = 0  # the steps behind an older lineage of another schema, if there was one

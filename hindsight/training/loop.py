@@ -20,7 +20,7 @@ from hindsight.errors import ModelBroken
 from hindsight.inference.blocks import Blocks, Frame, check_frame
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels
-from hindsight.inference.predictions import TARGET_AGES, WIDTH, trend_predicted, window_loss
+from hindsight.inference.predictions import SERVED, SERVED_UNIT, TARGET_AGES, WIDTH, trend_predicted, window_loss
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
 from hindsight.training.models.opinion import ModelOutput
@@ -198,6 +198,7 @@ def predict(learner: Learner, blocks: Blocks, memory: Memory, due: NDArray[np.bo
         at = part - memory.first_row
         said = forward(learner, blocks.gather(part, memory.norm_params[at]))
         memory.predictions[at], memory.hidden[at] = said.predictions, said.hidden
+        memory.served[at], memory.served_by[at] = said.served, learner.serving_id
         memory.extras[at] = learner.objective.act(memory, at, said.extras)
     at = rows - memory.first_row
     memory.trend[at] = trend_predicted(memory.predictions[at])
@@ -210,6 +211,7 @@ class Said(NamedTuple):
 
     predictions: Frames  # [B, 17] in natural units
     hidden: NDArray[np.float16]  # [B, D]
+    served: Frames  # [B, 5] as the serving weights see it, in 65,535ths
     extras: Frames  # [B, E] as the model has them
 
 
@@ -227,6 +229,10 @@ def forward(learner: Learner, frame: Frame[Frames]) -> Said:
     values = natural_units(output, inside.norm).cpu().numpy()[:count]
     hidden = output.hidden_BD.half().cpu().numpy()[:count]
     extras = np.empty((count, 0), np.float32) if output.extras_BE is None else output.extras_BE.cpu().numpy()[:count]
+    served = np.full((count, len(SERVED)), np.nan, np.float32)
+    if learner.serving is not None:
+        probabilities = natural_units(learner.serving(inside), inside.norm)[:, SERVED].cpu().numpy()[:count]
+        served = np.round(probabilities * SERVED_UNIT) / np.float32(SERVED_UNIT)
     learner.seconds_inside += time.perf_counter() - started
     if not (np.isfinite(values).all() and np.isfinite(hidden).all() and np.isfinite(extras).all()):
         broken = int((~np.isfinite(values).all(axis=1) | ~np.isfinite(hidden).all(axis=1)).sum())
@@ -234,7 +240,7 @@ def forward(learner: Learner, frame: Frame[Frames]) -> Said:
             f"expected finite outputs, found {broken} of {count} predictions that are not: the weights after step"
             f" {learner.number} are broken. Roll back: `hindsight models rollback`"
         )
-    return Said(values, hidden, extras)
+    return Said(values, hidden, served, extras)
 
 
 def natural_units(output: ModelOutput, norm_B4: torch.Tensor) -> torch.Tensor:

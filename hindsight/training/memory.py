@@ -23,6 +23,8 @@ class Memory:
     predictions: Frames  # [N, 17]
     hidden: NDArray[np.float16]  # [N, D] of the references made in this pass
     extras: Frames  # [N, E] the same
+    served: Frames  # [N, 5] what the serving weights say, in the columns SERVED of predictions; NaN while none serve
+    served_by: NDArray[np.int32]  # [N] their checkpoint; -1 while none serve
     trend: NDArray[np.int8]  # [N] the likeliest one in `predictions`
     checkpoint: NDArray[np.int32]  # [N] that made it
     uses: NDArray[np.int16]  # [N] times trained on

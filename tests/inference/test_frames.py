@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hindsight.inference.frames import COLUMN, COLUMNS, Superseded, Tape, digest, unbroken, warm
+from hindsight.inference.blocks import digest
+from hindsight.inference.frames import COLUMN, COLUMNS, Superseded, Tape, unbroken, warm
 
 FIRST_ROW, STEP_MS = 28_000_000, 60_000
 
@@ -29,8 +30,8 @@ def test_absurd_values_in_rows_after_the_cut_change_no_byte_of_a_frame():
     planted[60:] = 1e30
     seen = tape_of(planted).gather(np.array([FIRST_ROW + 59]), 30)[0]
     assert seen.tobytes() == frame.tobytes() == rows[30:60].tobytes()
-    assert digest(seen) == digest(frame)
-    assert digest(tape_of(planted).gather(np.array([FIRST_ROW + 60]), 30)[0]) != digest(frame)
+    assert digest([seen]) == digest([frame])
+    assert digest([tape_of(planted).gather(np.array([FIRST_ROW + 60]), 30)[0]]) != digest([frame])
 
 
 def test_a_frame_is_a_copy_of_which_the_tape_knows_nothing():
@@ -116,8 +117,9 @@ def test_of_two_corrections_each_frame_sees_those_that_were_known_in_whatever_or
 
 def test_the_digest_of_a_frame_is_the_same_on_every_machine_and_day():
     frame = np.arange(600 * 43, dtype=np.float32).reshape(600, 43)
-    assert digest(frame) == 1932591146738404524
-    assert digest(np.asfortranarray(frame)) == digest(frame[:]) == digest(frame.astype(">f4"))
+    assert digest([frame]) == 1932591146738404524
+    assert digest([np.asfortranarray(frame)]) == digest([frame[:]]) == digest([frame.astype(">f4")])
+    assert digest([frame[:200], frame[200:]]) == digest([frame])
 
 
 def test_one_changed_bit_anywhere_changes_the_digest():
@@ -125,7 +127,7 @@ def test_one_changed_bit_anywhere_changes_the_digest():
     for row, column in ((0, 0), (299, 20), (599, len(COLUMNS) - 1)):
         changed = frame.copy()
         changed[row, column] = np.nextafter(changed[row, column], np.float32(np.inf))
-        assert digest(changed) != digest(frame)
+        assert digest([changed]) != digest([frame])
 
 
 def test_an_unbroken_run_starts_anew_after_every_missing_candle():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindsight.inference.labels import EXPIRED, PENDING, PIVOT_TARGETS, UNUSABLE, VALIDATED, Labels, TrendRule, label
-from hindsight.inference.predictions import BUY, WIDTH, trend_predicted
+from hindsight.inference.predictions import BUY, SERVED, SERVED_UNIT, WIDTH, trend_predicted
 from hindsight.inference.records import (
     candle_records,
     pivot_records,
@@ -20,22 +20,30 @@ from hindsight.inference.records import (
     settled_between,
     trend_records,
 )
-from hindsight.inference.references import InputShape, inference_ids, made_at_ms
+from hindsight.inference.references import inference_ids, made_at_ms
 from hindsight.market.streams import Stream, from_ms
 from hindsight.market.trend_lines import TRENDS, line_through
 
 STREAM = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
 FIRST_ROW, STEP_MS, COUNT = 28_000_000, 60_000, 700
+REACH = 600  # own candles that a reference addresses
 MINUTE = timedelta(minutes=1)
 MODEL = "transformer"
 probability = st.floats(0, 1, width=32)
 
 
-def records_of(predicted: np.ndarray, first: int = FIRST_ROW) -> pl.DataFrame:
+def records_of(
+    predicted: np.ndarray, first: int = FIRST_ROW, served: np.ndarray | None = None, extras: np.ndarray | None = None
+) -> pl.DataFrame:
     count = len(predicted)
     norm = np.arange(4 * count, dtype=np.float32).reshape(count, 4)
     rows, checkpoint = first + np.arange(count), np.arange(count, dtype=np.int32)
-    return reference_records(MODEL, STREAM, rows, norm, predicted, checkpoint, InputShape())
+    if served is None:
+        served = np.full((count, len(SERVED)), np.nan, np.float32)
+    served_by = np.where(np.isnan(served[:, 0]), -1, 7).astype(np.int32)
+    if extras is None:
+        extras = np.empty((count, 0), np.float32)
+    return reference_records(MODEL, STREAM, rows, norm, predicted, served, served_by, extras, checkpoint, REACH)
 
 
 def random_predictions(count: int, seed: int = 0) -> np.ndarray:
@@ -64,6 +72,24 @@ def test_a_reference_names_what_it_saw_and_aims_at_the_candle_that_opens_as_it_i
     assert frame["checkpoint_id"].to_list() == [0, 1, 2]
     found = made_at_ms(MODEL, STREAM, frame["inference_id"].to_numpy())
     assert [from_ms(each) for each in found] == made
+
+
+def test_what_the_serving_weights_say_stands_beside_what_the_learning_ones_say_and_is_null_while_none_serve():
+    predicted = random_predictions(3)
+    served = np.array([[0, 0.25, 0.5, 0.25, 1], [np.nan] * 5, [0.7, 0.1, 0.2, 0.7, 0.3]], np.float32)
+    frame = records_of(predicted, served=served)
+    assert frame["serving_id"].to_list() == [7, None, 7]
+    assert frame["served"][1] is None
+    for at in (0, 2):
+        np.testing.assert_allclose(np.array(frame["served"][at]) / SERVED_UNIT, served[at], atol=0.5 / SERVED_UNIT)
+    assert records_of(predicted)["serving_id"].null_count() == 3
+
+
+def test_extras_are_stored_in_their_order_and_are_null_where_a_model_has_none():
+    extras = np.array([[1.5, -2, 0], [3, 4, 5]], np.float32)
+    frame = records_of(random_predictions(2), extras=extras)
+    assert frame["extras"].to_list() == extras.tolist()
+    assert records_of(random_predictions(2))["extras"].null_count() == 2
 
 
 def test_action_trend_and_confidence_say_the_same_as_the_probabilities():

@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hindsight.inference.references import InputShape, inference_ids, made_at_ms, schema_hash, target_times_ms
+from hindsight.inference.references import inference_ids, made_at_ms, schema_hash, target_times_ms
+from hindsight.inference.shape import CandleBlock, FrameShape, Read
 from hindsight.market.streams import Stream
 from hindsight.training.models.registry import model_of
 from hindsight.training.models.transformer import TransformerConfig
 
 ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
+OWN = CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300)
+SHAPE = FrameShape(candles=(OWN,))
 names = st.text("abcdefghijklmnopqrstuvwxyz_0123456789", min_size=1, max_size=20)
 
 
@@ -52,40 +55,53 @@ def test_an_id_is_the_same_in_every_process_and_version():
     assert int(found) == inference_ids("transformer", ETH, np.array([1709251200000]))[0] == 2515400320915348821
 
 
-def test_the_schema_hash_names_the_lengths_and_the_architecture():
+def test_the_schema_hash_names_the_blocks_their_lengths_and_the_architecture():
     """Trap 29: 7,834 columns and 7,850 are not the same input."""
-    config, shape = str(model_of("transformer").config), InputShape()
-    known = schema_hash(config, shape)
-    assert schema_hash(config, shape) == known
+    config = str(model_of("transformer").config)
+    known = schema_hash(config, SHAPE)
+    assert schema_hash(config, replace(SHAPE)) == schema_hash(config, FrameShape.parse(str(SHAPE))) == known
     assert len(known) == 12
-    changed = {
-        schema_hash(config, InputShape(lookback=299, warmup=301)),
-        schema_hash(config, InputShape(warmup=301)),
-        schema_hash(str(TransformerConfig(width=66)), shape),
-        schema_hash(str(TransformerConfig(patch=15)), shape),
-        schema_hash(str(TransformerConfig(heads=4)), shape),
-    }
-    assert len(changed) == 5
+    hour = CandleBlock(symbol="ETH/USDT", timeframe="1h", length=300)
+    shapes = [
+        FrameShape(candles=(replace(OWN, length=299),), warmup=301),
+        replace(SHAPE, warmup=301),
+        replace(SHAPE, candles=(replace(OWN, symbol="BTC/USDT"),)),
+        replace(SHAPE, candles=(replace(OWN, timeframe="1s"),)),
+        replace(SHAPE, candles=(OWN, hour)),
+        replace(SHAPE, candles=(hour, OWN)),
+        replace(SHAPE, candles=(OWN, replace(hour, length=200))),
+        replace(SHAPE, book=300),
+        replace(SHAPE, pivots=5),
+        replace(SHAPE, reads=(Read(model="cnn", width=64),)),
+        replace(SHAPE, reads=(Read(model="lstm", width=64),)),
+        replace(SHAPE, reads=(Read(model="cnn", width=32),)),
+    ]
+    architectures = [TransformerConfig(width=66), TransformerConfig(patch=15), TransformerConfig(heads=4)]
+    changed = {schema_hash(config, shape) for shape in shapes} | {schema_hash(str(c), SHAPE) for c in architectures}
+    assert len(changed) == len(shapes) + len(architectures)
     assert known not in changed
 
 
+@pytest.mark.parametrize("of", ["frames.COLUMNS", "book_tape.BOOK_COLUMNS", "pivot_history.PIVOT_COLUMNS"])
 @pytest.mark.parametrize(
     "columns",
     [
-        pytest.param("frames.COLUMNS + ('new',)", id="one more"),
-        pytest.param("frames.COLUMNS[:-1]", id="one fewer"),
-        pytest.param("frames.COLUMNS[1:] + frames.COLUMNS[:1]", id="another order"),
+        pytest.param("{} + ('new',)", id="one more"),
+        pytest.param("{}[:-1]", id="one fewer"),
+        pytest.param("{}[1:] + {}[:1]", id="another order"),
     ],
 )
-def test_another_list_of_columns_has_another_schema_hash(columns: str):
+def test_another_list_of_columns_has_another_schema_hash(columns: str, of: str):
     """Trap 29, from a process in which the columns are others."""
+    changed = columns.replace("{}", of)
     program = (
-        "from hindsight.inference import frames;"
-        f"frames.COLUMNS = {columns};"
-        "from hindsight.inference.references import InputShape, schema_hash; print(schema_hash('m', InputShape()))"
+        "from hindsight.inference import book_tape, frames, pivot_history;"
+        f"{of} = {changed};"
+        "from hindsight.inference.references import schema_hash; from hindsight.inference.shape import FrameShape;"
+        f"print(schema_hash('m', FrameShape.parse({str(SHAPE)!r})))"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert found.strip() != schema_hash("m", InputShape())
+    assert found.strip() != schema_hash("m", SHAPE)
 
 
 @pytest.mark.parametrize(

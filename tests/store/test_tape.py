@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from hindsight.inference.frames import CANDLE_COLUMNS, COLUMN, COLUMNS, PIVOT_TYPES, Tape, digest
+from hindsight.inference.blocks import digest
+from hindsight.inference.frames import CANDLE_COLUMNS, COLUMN, COLUMNS, PIVOT_TYPES, Tape
 from hindsight.market import indicators
 from hindsight.market.streams import Window, from_ms, to_ms
 from hindsight.settings import Settings
@@ -97,7 +98,7 @@ def test_a_frame_holds_what_had_been_delivered_when_it_was_made_whatever_was_cor
         frame = tape.gather(np.array([tape.first_row + made_at - 1]), LENGTH)[0]
         expected = by_ten_plain_lines(storm, pivots, Window(start=moment - LENGTH * MINUTE, end=moment), moment)
         np.testing.assert_array_equal(frame, expected, err_msg=str(made_at))
-        assert digest(frame) == digest(expected)
+        assert digest([frame]) == digest([expected])
 
 
 def test_a_window_of_the_past_is_read_as_it_stood_although_the_file_has_gone_on(

@@ -43,7 +43,8 @@ async def _serve(market: Market, port: int, speed: float, start_ms: int | None, 
 def _market(settings: Settings, recording: str) -> Market:
     """The market of the settings: recorded messages or 1m candles where a folder is named, else the simulated one."""
     if not recording:
-        return simulated_market(settings.symbols, settings.simulated_seed, settings.simulated_phi)
+        seed, phi, signal = settings.simulated_seed, settings.simulated_phi, settings.simulated_signal
+        return simulated_market(settings.symbols, seed, phi, signal)
     folder = Path(recording).expanduser()
     if any(SessionFiles(folder, symbol.replace("/", "")).exists for symbol in settings.symbols):
         return session_market(folder, settings.symbols)

@@ -1,0 +1,177 @@
+"""Decide: the verb that makes one decision of what all models said at a close. Backfill and live are this verb.
+
+At the close of row r the gate knows the answers that came at closes before r, from the market's own candles; so a
+decision waits for the models' predictions and for nothing that is learned from them. How far the decisions have come
+stands in the gate's state, which moves in one transaction with them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from hindsight.configured import decision_rule
+from hindsight.inference.book_tape import BOOK_COLUMN, BookTape
+from hindsight.inference.decisions import Decisions
+from hindsight.inference.decisions import decide as act
+from hindsight.inference.frames import COLUMN, Tape
+from hindsight.inference.gate_state import GateState
+from hindsight.inference.labels import candle_labels
+from hindsight.inference.mixture import CONTEXT, Closes, GateRule, Mixed, mix
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream, Window, from_ms, to_ms
+from hindsight.recall_blocks import deadline
+from hindsight.settings import Settings
+from hindsight.store import book_tapes
+from hindsight.store import tape as tapes
+from hindsight.store.decision_tables import append_decisions, first_opinion, read_gate, read_opinions
+from hindsight.store.inference_tables import predicted_until
+from hindsight.store.market_tables import pivot_mark
+from hindsight.store.warehouse import Warehouse
+
+AT_ONCE = 20_000  # closes in one transaction
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideReport:
+    """How many closes were decided, and the last one."""
+
+    decided: int = 0
+    until: datetime | None = None
+
+
+def decide(
+    settings: Settings, stream: Stream, until: datetime | None = None, clock: Callable[[], datetime] | None = None
+) -> DecideReport:
+    """Decides every close at which all models have predicted, or that a model has let pass. Again, nothing changes.
+
+    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline.
+    """
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    decided, last, first = 0, None, 0
+    while True:
+        with warehouse.reading() as con:
+            due = _due(con, settings, stream, first, until, clock() if clock else None)
+            if due is None:
+                return DecideReport(decided=decided, until=last)
+            before, state, rows = due
+            mixed, state = _mix(con, settings, stream, state, rows)
+        first = int(rows[-1]) + 1
+        if not len(mixed.rows):  # no candle closed at any of them
+            continue
+        records = _records(settings, stream, mixed, state.models)
+        with warehouse.writing() as con:
+            append_decisions(con, stream, records, before, state.to_bytes())
+        decided, last = decided + len(records), records["made_at"][-1]
+
+
+def _due(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    first: int,
+    until: datetime | None,
+    now: datetime | None,
+) -> tuple[bytes | None, GateState, np.ndarray] | None:
+    """The gate as it stands, and the next rows from `first` on that it is to decide; None where there are none."""
+    mark, opened = pivot_mark(con, stream), first_opinion(con, stream)
+    said = [predicted_until(con, model, stream) for model in settings.models]
+    given_up = now - deadline(settings, stream) if now else None
+    ends = [max((each for each in (one, given_up) if each is not None), default=None) for one in said]
+    if mark is None or opened is None or any(end is None for end in ends):
+        return None
+    end = min(each for each in (*ends, mark.as_of, until) if each is not None)
+    before = read_gate(con, stream)
+    names = tuple(feature.name for feature in CONTEXT)
+    models = tuple(sorted(settings.models))
+    state = GateState.from_bytes(before).for_models(models, names) if before else GateState.initial(models, names)
+    first = max(first, state.last_row + 1, to_ms(opened) // stream.step_ms - 1)
+    rows = np.arange(first, min(to_ms(end) // stream.step_ms, first + AT_ONCE))
+    rows = rows[(rows + 1) % settings.predict_every == 0]
+    return (before, state, rows) if len(rows) else None
+
+
+def _mix(
+    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, state: GateState, rows: np.ndarray
+) -> tuple[Mixed, GateState]:
+    """What the gate makes of the closes of `rows`, and how it stands after them."""
+    asked = np.unique(np.concatenate([state.as_arrays()[1]["row"], rows]))  # those before wait for their answers
+    start, end, step_ms = int(asked[0]), int(asked[-1]) + 1, stream.step_ms
+    mark = pivot_mark(con, stream)
+    assert mark is not None
+    span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
+    tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
+    book = book_tapes.load(con, settings.tape_path, stream, span) if "book" in " ".join(settings.frame) else None
+    known = tape.first_known(start, end)
+    label = candle_labels(start, known)
+    moved = label.usable & (label.log_returns[:, 3] != 0)
+    asked = asked[~np.isnan(known[asked - start, COLUMN["open"]])]  # where no candle closed, nothing is decided
+    at = asked - start
+    buy, scale = _opinions(con, stream, state.models, span, asked)
+    closes = Closes(
+        rows=asked,
+        buy=buy,
+        context=_context(asked, scale, tape, book),
+        up=np.where(moved, label.log_returns[:, 3] > 0, -1).astype(np.int8)[at],
+        settled=label.settled[at],
+    )
+    after, mixed = mix(state, closes, GateRule())
+    return mixed, after
+
+
+def _opinions(
+    con: duckdb.DuckDBPyConnection, stream: Stream, models: tuple[str, ...], span: Window, asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each model said at each close [N, M], and the return scale of the frames [N]; NaN where nobody spoke."""
+    buy = np.full((len(asked), len(models)), np.nan, np.float32)
+    scale = np.full(len(asked), np.nan, np.float32)
+    opinions = read_opinions(con, stream, models, span)
+    rows = opinions["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
+    at = np.searchsorted(asked, rows)
+    there = (at < len(asked)) & (asked[np.minimum(at, len(asked) - 1)] == rows)
+    column = opinions["model"].replace_strict({name: place for place, name in enumerate(models)}).to_numpy()
+    buy[at[there], column[there]] = opinions["buy"].to_numpy()[there]
+    scale[at[there]] = opinions["scale"].to_numpy()[there]
+    return buy, scale
+
+
+def _context(rows: np.ndarray, scale: np.ndarray, tape: Tape, book: BookTape | None) -> np.ndarray:
+    """The features of CONTEXT [N, C] as known at the close of each row."""
+    made_ms = (rows + 1) * tape.step_ms
+    angle = 2 * math.pi * (made_ms % DAY_MS) / DAY_MS
+    unknown = np.full(len(rows), np.nan)
+    imbalance = book.gather(made_ms, 1)[:, 0, BOOK_COLUMN["imbalance"]] if book else unknown
+    features = {
+        "volatility": np.log(scale),
+        "imbalance": imbalance,
+        "day_sine": np.sin(angle),
+        "day_cosine": np.cos(angle),
+    }
+    return np.column_stack([features.get(feature.name, unknown) for feature in CONTEXT]).astype(np.float64)
+
+
+def _records(settings: Settings, stream: Stream, mixed: Mixed, models: tuple[str, ...]) -> pl.DataFrame:
+    """The rows of `decisions`."""
+    rule = decision_rule(settings)
+    decided: Decisions = act(mixed.probability, rule)
+    count = len(mixed.rows)
+    return pl.DataFrame(
+        {
+            "made_at": pl.Series((mixed.rows + 1) * stream.step_ms * 1000, dtype=pl.Int64).cast(TIME),
+            "action": decided.names(),
+            "probability": pl.Series(mixed.probability, dtype=pl.Float32).fill_nan(None),
+            "mixture": pl.Series(mixed.mixture, dtype=pl.Float32).fill_nan(None),
+            "used": mixed.used_names(models),
+            "models": pl.Series([list(models)] * count, dtype=pl.List(pl.String)),
+            "contributions": pl.Series(mixed.weights.tolist(), dtype=pl.List(pl.Float32)),
+            "buy_threshold": pl.repeat(rule.buy_threshold, count, eager=True, dtype=pl.Float32),
+            "sell_threshold": pl.repeat(rule.sell_threshold, count, eager=True, dtype=pl.Float32),
+            "minimum_confidence": pl.repeat(rule.minimum_confidence, count, eager=True, dtype=pl.Float32),
+            "reason": pl.Series(decided.reasons(), dtype=pl.String),
+        }
+    )
