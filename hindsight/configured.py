@@ -4,6 +4,7 @@ import torch
 
 from hindsight.errors import SettingRefused
 from hindsight.inference.decisions import DecisionRule
+from hindsight.inference.drift import DriftRule
 from hindsight.inference.references import schema_hash
 from hindsight.inference.shape import FrameShape, Read, frame_shape
 from hindsight.market.streams import Stream
@@ -45,10 +46,17 @@ def cadence_of(settings: Settings) -> Cadence:
     return Cadence(
         predict_every=settings.predict_every,
         train_every=settings.train_every,
+        retrain_steps=settings.retrain_steps,
+        drift=drift_rule(settings),
         batch_size=settings.batch_size,
         snapshot_every=settings.snapshot_every,
         score_window=settings.score_window,
     )
+
+
+def drift_rule(settings: Settings) -> DriftRule:
+    """When a rise of the loss is a drift."""
+    return DriftRule(cool_down=settings.drift_cool_down)
 
 
 def replay_of(settings: Settings) -> ReplayRule:

@@ -45,7 +45,7 @@ from hindsight.training.memory import Memory
 from hindsight.training.models.registry import model_of
 from hindsight.training.scores import score_days
 from hindsight.training.step import LOSS_PARTS, Hyperparameters
-from hindsight.training.step_records import step_records
+from hindsight.training.step_records import drift_records, step_records
 
 CHUNK = 2880  # candles; cut on the time grid, so that no result depends on where a run began
 LIVE_PATIENCE_SECONDS = 5.0  # a live call does not wait for the end of a backfill
@@ -311,6 +311,7 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
     at = settled_between(market.labels.trend.settled, memory.made, first, end)
     trends = trend_records(model, stream, market.labels, at, memory.predictions)
     steps = step_records(model, stream, learner, piece.learned.steps, schema)
+    drifts = drift_records(model, stream, piece.learned.drifts)
     scores = score_days(market.blocks.own, memory, market.labels, first, end, settings.trend_ttl, stream, model)
 
     until = from_ms(end * stream.step_ms)
@@ -321,6 +322,7 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
         append(con, "outcomes", stream, outcomes)
         append(con, "trend_validations", stream, [trends])
         append(con, "training_steps", stream, [steps])
+        append(con, "drifts", stream, [drifts])
         if promotion is not None:
             append_promotion(con, stream, promotion)
         serves = subject.champion.checkpoint_id if subject.champion else None

@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from hindsight.configured import device_of, hyperparameters, schema_of, shape_of
+from hindsight.configured import device_of, drift_rule, hyperparameters, schema_of, shape_of
 from hindsight.errors import CheckpointUnreadable, SchemaMismatch
 from hindsight.inference.blocks import GATHERED, Blocks
 from hindsight.inference.completeness import SCALE, Completeness, completeness
+from hindsight.inference.drift import first_row_needed
 from hindsight.inference.labels import PIVOT_TARGETS, Labels, TrendRule, label
 from hindsight.inference.normalisation import norm_params
 from hindsight.inference.predictions import SERVED, SERVED_UNIT, WIDTH, trend_predicted
@@ -85,7 +86,8 @@ def recall_market(
     pending_row = to_ms(settled_all) // step_ms - 1 if settled_all else origin_row
     scored_row = first_scored(first, end, settings.trend_ttl, stream)
     looked_row = end - settings.promote_every if end % settings.promote_every == 0 else first
-    start = min(trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row, looked_row)
+    drift_row = first_row_needed(first, drift_rule(settings)) if settings.retrain_steps else first
+    start = min(drift_row, trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row, looked_row)
     start = max(origin_row, start)
     span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
     blocks = recall_blocks(con, settings, stream, shape, start, end)

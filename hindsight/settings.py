@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     minimum_confidence: Annotated[
         float, Field(ge=0.5, lt=1, description="probability of the likelier side below which the decision is to hold")
     ] = 0.525
+    retrain_steps: Annotated[
+        int, Field(ge=0, le=10_000, description="training steps on replayed references where drift is found; 0: none")
+    ] = 30
+    drift_cool_down: Annotated[
+        int, Field(ge=60, le=1_000_000, description="closes after a drift in which no other counts")
+    ] = 1440
     promote_every: Annotated[
         int,
         Field(ge=100, le=10_000_000, description="closes between looks at whether the learning weights are to serve"),

@@ -21,8 +21,13 @@ from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.heartbeat import write_heartbeat
 from hindsight.exchange.feed.part import Part, Times
 from hindsight.exchange.sources import Source, open_source
+from hindsight.inference.blocks import Blocks, Peer
+from hindsight.inference.book_tape import BOOK_COLUMNS, BookTape
+from hindsight.inference.frames import COLUMN, COLUMNS, PIVOT_TYPES, Tape
+from hindsight.inference.pivot_history import PivotHistory
+from hindsight.inference.shape import FrameShape, Read, frame_shape
 from hindsight.market.candles import TIME, first_delivery
-from hindsight.market.streams import Stream, Window, to_ms
+from hindsight.market.streams import Stream, Window, floor_to, to_ms
 from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
 from hindsight.store.rows import select
@@ -154,6 +159,64 @@ def storm_home(tmp_path_factory: pytest.TempPathFactory, storm: pl.DataFrame) ->
     settings = load(home=tmp_path_factory.mktemp("storm"), **QUICK)
     record_market(settings, Deliveries(storm), [STORM_START, STORM_START + STORM_CANDLES * MINUTE])
     return settings
+
+
+MADE_UP = ("own=60", "1h=8", "BTC/USDT 1s=40", "book=30", "pivots=2")
+MADE_UP_SINCE, MADE_UP_UNTIL = (datetime(2024, 3, 1, hour, tzinfo=UTC) for hour in (10, 14))
+PEER_WIDTH = 8
+
+
+@pytest.fixture(scope="session")
+def made_up() -> Callable[..., Blocks]:
+    """Makes the blocks of a made-up market, from 10:00 to 14:00 of 2024-03-01: two symbols, the book, pivots, a peer.
+
+    Frames of `timeframe` candles can be made from 12:00 on.
+    """
+
+    def make(*, timeframe: str = "1m", entries: tuple[str, ...] = MADE_UP, seed: int = 0) -> Blocks:
+        chance = np.random.default_rng(seed)
+        stream = Stream(venue="simulated", symbol="ETH/USDT", timeframe=timeframe)
+        reads = [Read(model="cnn", width=PEER_WIDTH)]
+        shape = frame_shape(entries, stream, lookback=60, warmup=10, reads=reads)
+        first, count = to_ms(MADE_UP_SINCE) // stream.step_ms, (MADE_UP_UNTIL - MADE_UP_SINCE) // stream.step
+        seconds = chance.uniform(1, 2, ((MADE_UP_UNTIL - MADE_UP_SINCE) // timedelta(seconds=1), len(BOOK_COLUMNS)))
+        said = chance.uniform(0, 1, (count, 5)), chance.normal(size=(count, PEER_WIDTH))
+        return Blocks(
+            shape=shape,
+            tapes=[_made_up_tape(each, shape, chance) for each in shape.streams("simulated")],
+            book=BookTape(first_row=to_ms(MADE_UP_SINCE) // 1000, rows=seconds.astype(np.float32)),
+            pivots=_made_up_pivots(stream, chance),
+            peers=[Peer(first_row=first, outputs=said[0].astype(np.float32), hidden=said[1].astype(np.float32))],
+        )
+
+    return make
+
+
+def _made_up_tape(stream: Stream, shape: FrameShape, chance: np.random.Generator) -> Tape:
+    """Candles that all close by the end, reaching back as far as frames of 12:00 do; no value is 0."""
+    longest = max(block.length for block in shape.candles) + shape.warmup
+    end_row = to_ms(MADE_UP_UNTIL) // stream.step_ms
+    first_row = min(to_ms(MADE_UP_SINCE), to_ms(MADE_UP_SINCE) - longest * stream.step_ms) // stream.step_ms
+    rows = chance.uniform(1, 2, (end_row - first_row, len(COLUMNS))).astype(np.float32)
+    walk = 100 * np.exp(0.01 * chance.normal(size=len(rows)).cumsum())
+    rows[:, COLUMN["open"] : COLUMN["close"] + 1] = walk[:, None] * chance.uniform(0.999, 1.001, (len(rows), 4))
+    return Tape(step_ms=stream.step_ms, first_row=first_row, rows=rows)
+
+
+def _made_up_pivots(stream: Stream, chance: np.random.Generator) -> PivotHistory:
+    """A pivot of each type every few minutes, confirmed some minutes later, each with a book beside it."""
+    rows = []
+    for pivot_type in PIVOT_TYPES:
+        minutes = np.arange(chance.integers(1, 7), 230, chance.integers(5, 9))
+        for minute, lag in zip(minutes.tolist(), chance.integers(1, 5, len(minutes)).tolist(), strict=True):
+            pivot_time = floor_to(MADE_UP_SINCE + minute * MINUTE, stream.step)
+            confirmed_at = floor_to(MADE_UP_SINCE + (minute + lag) * MINUTE, stream.step) + stream.step
+            rows.append((pivot_type, pivot_time, confirmed_at, *chance.uniform(0.1, 1, 4)))
+    schema = ["pivot_type", "pivot_time", "confirmed_at", "price", "strength"]
+    schema += ["imbalance_at_pivot", "imbalance_at_confirmation"]
+    found = pl.DataFrame(rows, schema=schema, orient="row").with_columns(price=99 + pl.col("price"))
+    found = found.sort("confirmed_at", maintain_order=True)
+    return PivotHistory.of(found, found, stream.step_ms)
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,12 @@ def digest(blocks: Sequence[Frames]) -> int:
 
 def check_frame(frame: Frame[Frames], shape: FrameShape) -> None:
     """Raises FrameRefused for a frame that is not of `shape`, with what was expected of which block, and found."""
-    count = len(frame.norm)
+    count, found = len(frame.norm), (len(frame.candles), len(frame.hidden))
+    if found != (len(shape.candles), len(shape.reads)):
+        raise FrameRefused(
+            f"expected {len(shape.candles)} blocks of candles and {len(shape.reads)} hidden states, found {found[0]}"
+            f" and {found[1]}"
+        )
     expected = {
         "norm_params": ((count, 4), frame.norm),
         **{

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hindsight.inference.blocks import GATHERED, Blocks
 from hindsight.inference.book_tape import BOOK_COLUMNS
-from hindsight.inference.frames import COLUMN, Rows, Tape, unbroken, warm
+from hindsight.inference.frames import Rows, Tape, unbroken, warm
 from hindsight.inference.shape import CandleBlock
 from hindsight.market.candles import TIME
 
@@ -89,20 +89,22 @@ def completeness(blocks: Blocks, rows: Rows, optional: Collection[str]) -> Compl
 
 
 def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -> NDArray[np.int64]:
-    counts = warm(tape.rows) & (unbroken(tape.rows) > warmup)
-    before = np.concatenate([[0], np.cumsum(counts)])
-    last = made_ms // tape.step_ms - 1
-    end = np.clip(last + 1 - tape.first_row, 0, len(counts))
+    is_warm = warm(tape.rows)
+    before = np.concatenate([[0], np.cumsum(is_warm & (unbroken(tape.rows) > warmup))])
+    last, length = made_ms // tape.step_ms - 1, block.length + warmup
+    end = np.clip(last + 1 - tape.first_row, 0, len(is_warm))
     found = before[end] - before[np.clip(end - block.length, 0, None)]
-    length = block.length + warmup
-    for late in tape.superseded:  # a candle that came late was not there yet
-        touched = (made_ms < late.until_ms) & (last >= late.first_row)
-        touched &= (last - length + 1 < late.first_row + len(late.rows)) & (found == block.length)
-        at = np.flatnonzero(touched)
-        for part in np.array_split(at, max(1, -(-len(at) // GATHERED))):
-            seen = tape.gather(last[part], length, made_ms[part])[:, :, COLUMN["open"]]
-            missing = np.isnan(seen)
-            found[part] -= np.where(missing.any(axis=1), np.maximum(missing[:, warmup:].sum(axis=1), 1), 0)
+    for late in tape.superseded:
+        since = max(late.first_row, tape.first_row)
+        old, now = late.rows[since - late.first_row :], is_warm[since - tape.first_row :]
+        if (warm(old) == now[: len(old)]).all():
+            continue  # other values, and no other candles
+        touched = (made_ms < late.until_ms) & (last >= since)
+        touched &= (last - length + 1 < late.first_row + len(late.rows)) & (last < tape.end_row)
+        for index in np.flatnonzero(touched):  # a candle that came late was not there yet
+            reach = min(length, int(last[index]) + 1 - tape.first_row)
+            (seen,) = tape.gather(last[index : index + 1], reach, made_ms[index : index + 1])
+            found[index] = (warm(seen) & (unbroken(seen) > warmup))[-block.length :].sum()
     return found
 
 

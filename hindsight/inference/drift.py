@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from river.drift import ADWIN, PageHinkley
 
 MINIMUM_SPREAD = 1e-6  # of a loss that hardly ever changes
 
@@ -136,6 +135,8 @@ def _first_change(means: NDArray[np.float64], rule: DriftRule) -> tuple[int, Det
     least = rule.page_hinkley_min
     if len(means) < least:
         return None
+    from river.drift import ADWIN, PageHinkley  # takes over a second to import
+
     spread = max(float(means[:least].std()), MINIMUM_SPREAD)
     values = (means - means[:least].mean()) / spread
     adwin = ADWIN(delta=rule.adwin_delta, clock=1, grace_period=least)

@@ -12,9 +12,8 @@ Source of the gate: Jacobs et al. 1991, doi:10.1162/neco.1991.3.1.79; of the ste
 https://jmlr.org/papers/v12/duchi11a.html, here with sums that forget.
 
 Skill is S / sqrt(V + SKILL_PRIOR), of the discounted sums S of a model's log-loss advantage over chance and V of its
-square: the discounted mean of the advantage in standard errors. It starts at 0, and its coefficient at 1. While V is
-small it is S itself, whose softmax are Bayes' weights of the models; as V grows it asks instead how sure the advantage
-is, so that loud models without any are not told apart by luck.
+square: the discounted mean of the advantage, in standard errors, held down while V is small. It starts at 0, and its
+coefficient at 1. In nats instead, the softmax would be Bayes' weights of the models, and luck would tell loud ones apart.
 """
 
 import math
@@ -23,8 +22,8 @@ import numpy as np
 
 NOBODY, EQUAL, MIXTURE = -3, -2, -1  # what was used; from 0 on it is the model of that number
 LOGIT_SCALE, LOGIT_LIMIT = 0.25, 4.0
-SKILL_PRIOR = 1.0  # squared nats
-GRADIENT_PRIOR = 1e-2
+SKILL_PRIOR = 3.0  # squared nats
+GRADIENT_PRIOR = 5.0  # a sum of squares below which steps are small: where little is at stake, little moves
 NEGLIGIBLE = 1e-6  # nats: no loss at all, but the rounding of one
 REACH = 7.0  # no score falls further below the highest: a weight stays above e^-7 of it, and can come back
 

@@ -63,7 +63,7 @@ class GateRule:
     """How fast the gate learns and forgets, in settled closes, and when it is not to be trusted."""
 
     context: tuple[Feature, ...] = CONTEXT
-    learning_rate: float = 0.1  # of AdaGrad
+    learning_rate: float = 0.2  # of AdaGrad
     gate_half_life: float = 10_000  # of coefficients and of the memory of their gradients
     skill_half_life: float = 1000  # of a model's advantage over chance
     trailing_half_life: float = 2000  # of the losses that are compared

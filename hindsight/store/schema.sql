@@ -224,7 +224,7 @@ create table if not exists trend_validations (
 create table if not exists training_steps (
     model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
     step integer not null,               -- 1, 2, …; also the checkpoint that it leaves
-    trigger varchar not null check (trigger in ('candle', 'pivot')),
+    trigger varchar not null check (trigger in ('candle', 'drift', 'pivot')),
     event_time timestamptz not null,     -- known at
     settled ubigint[] not null,          -- newly settled references, each once per trigger, corrective first
     replayed ubigint[] not null,         -- drawn by priority, the high ones first
@@ -258,6 +258,14 @@ create table if not exists promotions (  -- each look at whether the learning we
     confidence float, references_compared integer, blocks integer,       -- the evidence; null where there is none
     loss_champion double, loss_challenger double,
     difference double, difference_low double, difference_high double     -- challenger - champion, and its interval
+);
+
+create table if not exists drifts (      -- where the prequential loss of a model rose, and what was done about it
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    event_time timestamptz not null,     -- known at
+    detector varchar not null check (detector in ('adwin', 'page_hinkley')),
+    loss_before double not null, loss_after double not null,     -- mean log loss of the action
+    steps integer not null               -- training steps that it triggered
 );
 
 create table if not exists learned_until (       -- watermark of steps 2 to 4 of DESIGN §3 per model and stream

@@ -113,7 +113,12 @@ class Warehouse:
             )
         if found != VERSION:
             con.begin()
+            if found == 2:  # its training steps knew no trigger but two, and a check cannot be changed
+                con.execute("alter table training_steps rename to older_steps")
             con.execute(files("hindsight.store").joinpath("schema.sql").read_text())
+            if found == 2:
+                con.execute("insert into training_steps by name select * from older_steps")
+                con.execute("drop table older_steps")
             con.execute("delete from warehouse_version")
             con.execute("insert into warehouse_version values ($version)", {"version": VERSION})
             con.commit()

@@ -18,9 +18,20 @@ from numpy.typing import NDArray
 
 from hindsight.errors import ModelBroken
 from hindsight.inference.blocks import Blocks, Frame, check_frame
+from hindsight.inference.drift import Drift, DriftRule, drifts, first_row_needed
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.labels import VALIDATED, Labels
-from hindsight.inference.predictions import SERVED, SERVED_UNIT, TARGET_AGES, WIDTH, trend_predicted, window_loss
+from hindsight.inference.predictions import (
+    BUY,
+    SERVED,
+    SERVED_UNIT,
+    TARGET_AGES,
+    WIDTH,
+    log_loss,
+    of_what_came,
+    trend_predicted,
+    window_loss,
+)
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
 from hindsight.training.models.opinion import ModelOutput
@@ -40,6 +51,8 @@ class Cadence:
 
     predict_every: int = 1
     train_every: int = 15
+    retrain_steps: int = 0  # where drift is found; 0: nobody looks for it
+    drift: DriftRule = field(default_factory=DriftRule)
     batch_size: int = 32
     snapshot_every: int = 1000
     score_window: int = 1440
@@ -70,12 +83,21 @@ class Snapshot:
     scored: int
 
 
+class Retrained(NamedTuple):
+    """A drift, the row of the close at which it was found, and how many training steps it triggered."""
+
+    row: int
+    drift: Drift
+    steps: int
+
+
 @dataclass(slots=True)
 class Learned:
     """What one pass of the loop left behind, beside the filled `Memory`."""
 
     steps: list[Step] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    drifts: list[Retrained] = field(default_factory=list)
 
 
 def learn_rows(
@@ -104,62 +126,85 @@ def learn_rows(
         np.arange(memory.first_row + 1, memory.first_row + len(memory.made) + 1) % cadence.predict_every == 0
     )
     unpredicted = first
-    for row, trigger in events(blocks.own, first, end, pivot_rows, cadence.train_every):
+    for row, trigger in events(blocks.own, first, end, pivot_rows, cadence):
         predict(learner, blocks, memory, due, unpredicted, row + 1)
         unpredicted = row + 1
-        settled = newly_settled(labels, memory, row, trigger)
-        if prove is not None:
-            settled = settled[prove(blocks, memory, settled)]
-        wrong = learner.objective.corrective(labels, memory, row)
-        settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
-        seed = step_seed(learner.hyper.seed, row, trigger)
-        drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)
-        while prove is not None and not prove(blocks, memory, drawn.rows - memory.first_row).all():
-            drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)  # without those
-        if len(settled) + len(drawn.rows) == 0:
-            continue
-        started = time.perf_counter()
-        loss = train(learner, blocks, labels, memory, settled + memory.first_row, drawn, row)
-        memory.uses[settled] += 1
-        memory.uses[drawn.rows - memory.first_row] += 1
-        learned.steps.append(
-            Step(
-                number=learner.number,
-                trigger=trigger,
-                event_row=row,
-                settled=settled + memory.first_row,
-                replay=drawn,
-                seed=seed,
-                loss={name: float(getattr(loss, name)) for name in LOSS_PARTS},
-                seconds=time.perf_counter() - started,
-            )
-        )
-        if learner.number % cadence.snapshot_every == 0:
-            prequential, scored = window_loss(labels, memory.predictions, memory.made, row, cadence.score_window)
-            learned.snapshots.append(
-                Snapshot(
+        drift = drifted(labels, memory, row, cadence) if trigger == "drift" else None
+        before = learner.number
+        for nth in range({"drift": cadence.retrain_steps if drift else 0}.get(trigger, 1)):
+            settled = newly_settled(labels, memory, row, trigger)
+            if prove is not None:
+                settled = settled[prove(blocks, memory, settled)]
+            wrong = learner.objective.corrective(labels, memory, row)
+            settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
+            seed = step_seed(learner.hyper.seed, row, trigger, nth)
+            drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)
+            while prove is not None and not prove(blocks, memory, drawn.rows - memory.first_row).all():
+                drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)  # without those
+            if len(settled) + len(drawn.rows) == 0:
+                break
+            started = time.perf_counter()
+            loss = train(learner, blocks, labels, memory, settled + memory.first_row, drawn, row)
+            memory.uses[settled] += 1
+            memory.uses[drawn.rows - memory.first_row] += 1
+            learned.steps.append(
+                Step(
                     number=learner.number,
+                    trigger=trigger,
                     event_row=row,
-                    tensors=snapshot(learner),
-                    prequential_loss=prequential,
-                    scored=scored,
+                    settled=settled + memory.first_row,
+                    replay=drawn,
+                    seed=seed,
+                    loss={name: float(getattr(loss, name)) for name in LOSS_PARTS},
+                    seconds=time.perf_counter() - started,
                 )
             )
+            if learner.number % cadence.snapshot_every == 0:
+                prequential, scored = window_loss(labels, memory.predictions, memory.made, row, cadence.score_window)
+                learned.snapshots.append(
+                    Snapshot(
+                        number=learner.number,
+                        event_row=row,
+                        tensors=snapshot(learner),
+                        prequential_loss=prequential,
+                        scored=scored,
+                    )
+                )
+        if drift is not None:
+            learned.drifts.append(Retrained(row=row, drift=drift, steps=learner.number - before))
     predict(learner, blocks, memory, due, unpredicted, end + ahead)
     return learned
 
 
-def events(tape: Tape, first: int, end: int, pivot_rows: Rows, train_every: int) -> Sequence[tuple[int, str]]:
-    """The training events among the closes of rows [first, end), in order, candle before pivot."""
+def events(tape: Tape, first: int, end: int, pivot_rows: Rows, cadence: Cadence) -> Sequence[tuple[int, str]]:
+    """The training events among the closes of rows [first, end), in order: candle, a look for drift, pivot."""
     present = ~np.isnan(tape.first_known(first, end)[:, 0])  # a candle that came late closed for nobody
     rows = np.flatnonzero(present) + first
-    found = [(int(row), "candle") for row in rows[(rows + 1) % train_every == 0]]
+    found = [(int(row), "candle") for row in rows[(rows + 1) % cadence.train_every == 0]]
+    if cadence.retrain_steps:
+        pool = cadence.drift.pool
+        found += [(row, "drift") for row in range(first + -(first + 1) % pool, end, pool)]
     found += [(int(row), "pivot") for row in np.unique(pivot_rows) if first <= row < end]
-    return sorted(found)  # "candle" sorts before "pivot"
+    return sorted(found)  # the triggers sort by their names
+
+
+def drifted(labels: Labels, memory: Memory, row: int, cadence: Cadence) -> Drift | None:
+    """The drift of the loss of the action that became known since the last look, at the close of `row`; the last one
+    of several."""
+    rule, candle = cadence.drift, labels.candle
+    start = max(first_row_needed(row, rule) - memory.first_row, 0)
+    span = slice(start, int(np.searchsorted(candle.settled, row, side="right")))
+    asked = np.flatnonzero(memory.made[span] & candle.usable[span] & (candle.log_returns[span, 3] != 0)) + start
+    buy, up = memory.predictions[asked, BUY], candle.log_returns[asked, 3] > 0
+    losses = log_loss(of_what_came(buy, up))
+    found = drifts(candle.settled[asked], losses, rule=rule, since=row - rule.pool + 1)
+    return found[-1] if found else None
 
 
 def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Rows:
     """Positions in `memory` of the references that this event settles: their candle, or their trend; each once."""
+    if trigger == "drift":
+        return np.empty(0, np.int64)
     if trigger == "pivot":
         graded = (labels.trend.settled == row) & (labels.trend.status == VALIDATED)
         return np.flatnonzero(memory.made & memory.trusted & graded)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HIGH_QUOTA = 0.5
-TRIGGER_CODES = {"candle": 6, "pivot": 5}
+TRIGGER_CODES = {"candle": 6, "pivot": 5, "drift": 7}
 CORRECTION = 0.5  # the exponent β of the source: 0 corrects nothing, 1 undoes the priority altogether
 
 Rows = NDArray[np.int64]
@@ -39,9 +39,10 @@ class Draw:
     weight_high: float
 
 
-def step_seed(seed: int, event_row: int, trigger: str) -> int:
-    """The 64-bit seed of one step: it follows from event time alone."""
-    mixed = np.random.SeedSequence([seed, event_row, TRIGGER_CODES[trigger]]).generate_state(1, np.uint64)
+def step_seed(seed: int, event_row: int, trigger: str, nth: int = 0) -> int:
+    """The 64-bit seed of the `nth` step of one event: it follows from event time alone."""
+    words = [seed, event_row, TRIGGER_CODES[trigger], *([nth] if nth else [])]
+    mixed = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return int(mixed[0])
 
 

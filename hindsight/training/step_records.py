@@ -10,7 +10,7 @@ from hindsight.inference.references import inference_ids
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.training.learner import Learner
-from hindsight.training.loop import Step
+from hindsight.training.loop import Retrained, Step
 
 
 def step_records(model: str, stream: Stream, learner: Learner, steps: Sequence[Step], schema: str) -> pl.DataFrame:
@@ -45,5 +45,21 @@ def step_records(model: str, stream: Stream, learner: Learner, steps: Sequence[S
             "hyperparameters": [hyper] * len(steps),
             "device": [str(learner.device)] * len(steps),
             "seconds": pl.Series([step.seconds for step in steps], dtype=pl.Float32),
+        }
+    )
+
+
+def drift_records(model: str, stream: Stream, found: Sequence[Retrained]) -> pl.DataFrame:
+    """One row per drift, in order."""
+    return pl.DataFrame(
+        {
+            "model": [model] * len(found),
+            "event_time": pl.Series([(each.row + 1) * stream.step_ms * 1000 for each in found], dtype=pl.Int64).cast(
+                TIME
+            ),
+            "detector": pl.Series([each.drift.detector for each in found], dtype=pl.String),
+            "loss_before": pl.Series([each.drift.mean_before for each in found], dtype=pl.Float64),
+            "loss_after": pl.Series([each.drift.mean_after for each in found], dtype=pl.Float64),
+            "steps": pl.Series([each.steps for each in found], dtype=pl.Int32),
         }
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from polars.testing import assert_frame_equal
 
 from hindsight.exchange.simulated import OPENING, SimulatedVenue
-from hindsight.exchange.simulated_signals import LEAD_SECONDS, LEAN_SECONDS, Signal
+from hindsight.exchange.simulated_signals import Signal
 from hindsight.exchange.sources import open_source
 from hindsight.exchange.venue.seconds_market import SecondsMarket
 from hindsight.exchange.venue.simulated_days import simulated_market
@@ -20,6 +20,7 @@ from hindsight.market.streams import Stream, Window, to_ms
 from hindsight.settings import load
 
 START = datetime(2024, 2, 28, tzinfo=UTC)  # its chain's block ends two days later
+LEAD_SECONDS, LEAN_SECONDS = 2, 1
 PLANTED = [pytest.param("lead", id="lead"), pytest.param("imbalance", id="imbalance")]
 # Of the candles from 2024-03-01 to the 3rd, all columns: seed, phi, symbol, timeframe, digest.
 GOLDEN = [

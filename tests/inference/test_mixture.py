@@ -223,11 +223,11 @@ def plainly(closes: Closes, rule: GateRule) -> np.ndarray:
             squares[here] = squares[here] * unlearn**2 + gain**2
             by_own = np.outer(slope, context[earlier])
             own_squares[here] = own_squares[here] * forget + by_own**2
-            own[here] = own[here] * forget - rule.learning_rate * by_own / np.sqrt(own_squares[here] + 1e-2)
+            own[here] = own[here] * forget - rule.learning_rate * by_own / np.sqrt(own_squares[here] + 5)
             by_shared = slope @ features
             shared_squares = shared_squares * forget + by_shared**2
             start = np.array([0.0, 0.0, 1.0])
-            step = rule.learning_rate * by_shared / np.sqrt(shared_squares + 1e-2)
+            step = rule.learning_rate * by_shared / np.sqrt(shared_squares + 5)
             shared = start + (shared - start) * forget - step
             shared[2] = max(shared[2], 0)
         here = np.flatnonzero(~np.isnan(buy[close]))
@@ -235,7 +235,7 @@ def plainly(closes: Closes, rule: GateRule) -> np.ndarray:
             continue
         said = buy[close, here]
         logit = np.clip(np.log(said / (1 - said)) / LOGIT_SCALE, -4, 4)
-        features = np.column_stack([logit, abs(logit), gains[here] / np.sqrt(squares[here] + 1.0)])
+        features = np.column_stack([logit, abs(logit), gains[here] / np.sqrt(squares[here] + 3)])
         score = features @ shared + own[here] @ context[close]
         weights = np.exp(np.maximum(score - score.max(), -7))
         weights /= weights.sum()

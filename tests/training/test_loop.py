@@ -10,7 +10,7 @@ import torch
 
 from hindsight.inference.frames import COLUMNS, Superseded, Tape
 from hindsight.training.learner import Learner, restore, tensors_of
-from hindsight.training.loop import events, forward, newly_settled
+from hindsight.training.loop import Cadence, events, forward, newly_settled
 from hindsight.training.step import loss_of, make_batch, train_step
 
 # fmt: off
@@ -116,6 +116,8 @@ def test_probabilities_are_probabilities_and_the_predicted_candle_is_one(stretch
     np.testing.assert_array_equal(1 - stored, said[:, 0])
 
 
+QUARTERLY = Cadence(train_every=15)
+
 # Events --------------------------------------------------------------------------------------------------------------
 
 
@@ -129,26 +131,26 @@ def tape_of(present: list[bool], first_row: int = 1000, late: tuple[int, int] | 
 
 def test_at_one_close_the_candle_comes_before_the_pivot_and_time_before_both():
     tape = tape_of([True] * 30)
-    found = events(tape, 1000, 1030, np.array([1014, 1009, 1014, 999, 1030]), 15)
+    found = events(tape, 1000, 1030, np.array([1014, 1009, 1014, 999, 1030]), QUARTERLY)
     assert found == [(1004, "candle"), (1009, "pivot"), (1014, "pivot"), (1019, "candle")]
-    found = events(tape, 1000, 1030, np.array([1004]), 15)
+    found = events(tape, 1000, 1030, np.array([1004]), QUARTERLY)
     assert found[:2] == [(1004, "candle"), (1004, "pivot")]
 
 
 def test_the_cadence_is_counted_on_the_time_grid_wherever_a_piece_begins():
     tape = tape_of([True] * 100)
-    whole = events(tape, 1000, 1100, np.array([1033, 1050, 1077]), 15)
+    whole = events(tape, 1000, 1100, np.array([1033, 1050, 1077]), QUARTERLY)
     for cut in range(1000, 1101):
-        parts = [*events(tape, 1000, cut, np.array([1033, 1050, 1077]), 15)]
-        parts += events(tape, cut, 1100, np.array([1033, 1050, 1077]), 15)
+        parts = [*events(tape, 1000, cut, np.array([1033, 1050, 1077]), QUARTERLY)]
+        parts += events(tape, cut, 1100, np.array([1033, 1050, 1077]), QUARTERLY)
         assert parts == whole
 
 
 def test_a_missing_candle_is_no_event_and_neither_is_one_that_came_after_its_close():
     present = [row != 4 for row in range(30)]
-    assert events(tape_of(present), 1000, 1030, np.array([], np.int64), 15) == [(1019, "candle")]
+    assert events(tape_of(present), 1000, 1030, np.array([], np.int64), QUARTERLY) == [(1019, "candle")]
     late = tape_of([True] * 30, late=(1019, 1025 * 60_000))
-    assert events(late, 1000, 1030, np.array([], np.int64), 15) == [(1004, "candle")]
+    assert events(late, 1000, 1030, np.array([], np.int64), QUARTERLY) == [(1004, "candle")]
 
 
 def test_a_candle_step_takes_every_answer_since_the_last_one_and_none_twice(stretch):
