@@ -25,6 +25,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Kind, ...], str]] = {
         ("inference_references",),
         "Which models predict late, or not at all?",
     ),
+    "skill_lost": ("outcomes", ("skill",), "Which models know less than they did, or no more than the class prior?"),
     "late_checkpoints": ("checkpoints", ("checkpoints",), "Which models learn late, or not at all?"),
 }
 BAD = ("late", "dead")

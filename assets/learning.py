@@ -68,26 +68,19 @@ def learning(
 ) -> Iterator[dg.MaterializeResult]:
     """Predicts, decides, settles, validates and trains in the order of events, up to the end of the run's months."""
     from hindsight.decide import decide
-    from hindsight.learn import learn  # torch takes over a second to import
-    from hindsight.training.models.registry import in_order
+    from hindsight.lessons import learn_each  # torch takes over a second to import
 
     settings, store = load(), warehouse.open()
     covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
-    lessons = {
-        f"{model}, {each}": (each, model)
-        for each in covered
-        if each.stream in settings.predicted_streams
-        for model in in_order(settings.models)
-    }
-    reports = [
-        learn(settings, each.stream, model, each.window.end, progress.of(each.stream, f"learning {model}"))
-        for each, model in lessons.values()
-    ]
-    decisions = {f"decisions, {each}": each for each in covered if each.stream in settings.predicted_streams}
-    lessons |= decisions
-    reports += [decide(settings, each.stream, each.window.end) for each in decisions.values()]
+    ends = [(each.stream, each.window.end) for each in covered if each.stream in settings.predicted_streams]
+    reports = learn_each(settings, ends, lambda stream, model: progress.of(stream, f"learning {model}"))
+    reports |= {f"decisions, {stream} until {until:%F %T}": decide(settings, stream, until) for stream, until in ends}
     for spec in SPECS:
         add_figures(context, store, spec.key.to_user_string(), covered)
         yield dg.MaterializeResult(
-            asset_key=spec.key, metadata={**of_run(lessons, reports), **standing(store, spec.key.to_user_string())}
+            asset_key=spec.key,
+            metadata={
+                **of_run(reports, list(reports.values())),
+                **standing(store, spec.key.to_user_string()),
+            },
         )

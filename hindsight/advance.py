@@ -6,6 +6,7 @@ follows from the tables: a call that was killed is finished by the next one, who
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,9 +20,10 @@ from hindsight.market.streams import Stream
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.models.registry import in_order
+from hindsight.training.models.registry import in_levels, in_order
 
 logger = logging.getLogger(__name__)
+AT_ONCE = 2  # lessons: they share the processors, and take turns at the warehouse
 MIXTURE = "mixture"  # stands for the decision where a model is named
 
 
@@ -47,18 +49,18 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     advanced = Advanced(ingest(warehouse, landing, clock, max_gap=settings.max_gap))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     with _lessons(settings, fresh, clock, leave_pivots=leave_pivots) as lessons:
-        _step(advanced, lessons)
+        _step(settings, advanced, lessons)
         _decide(settings, advanced, fresh, clock)
         yield advanced
-        _step(advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
+        _step(settings, advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
     idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
     with warehouse.reading() as con:
         left = left_unlearned(con, idle, settings.models)
     late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
     with _lessons(settings, late, clock, leave_pivots=False) as lessons:
-        _step(advanced, lessons)
+        _step(settings, advanced, lessons)
         _decide(settings, advanced, late, clock)
-        _step(advanced, lessons)
+        _step(settings, advanced, lessons)
     yield advanced
 
 
@@ -104,16 +106,24 @@ def _decide(settings: Settings, advanced: Advanced, streams: Iterable[Stream], c
             advanced.failures[stream, MIXTURE] = error
 
 
-def _step(advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]]) -> None:
-    """Takes each lesson to its next part; one with nothing to do leaves no report."""
-    for key, lesson in lessons.items():
-        try:
-            for report in lesson:
-                advanced.lessons[key] = report
-                break
-        except LearnerBusy as busy:
-            logger.info("left out: %s", busy)
-        except Exception as error:
-            logger.exception("%s, %s", *key)
-            advanced.failures[key] = error
-            advanced.lessons.pop(key, None)
+def _step(settings: Settings, advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]]) -> None:
+    """Takes each lesson to its next part, those of models that read none of each other side by side."""
+    for level in in_levels(settings.models):
+        chosen = [(key, lesson) for key, lesson in lessons.items() if key[1] in level]
+        with ThreadPoolExecutor(max(1, min(len(chosen), AT_ONCE))) as pool:
+            for _ in pool.map(lambda each: _next(advanced, *each), chosen):
+                pass
+
+
+def _next(advanced: Advanced, key: tuple[Stream, str], lesson: Iterator[LearnReport]) -> None:
+    """Takes one lesson to its next part; one with nothing to do leaves no report."""
+    try:
+        for report in lesson:
+            advanced.lessons[key] = report
+            break
+    except LearnerBusy as busy:
+        logger.info("left out: %s", busy)
+    except Exception as error:
+        logger.exception("%s, %s", *key)
+        advanced.failures[key] = error
+        advanced.lessons.pop(key, None)

@@ -37,6 +37,9 @@ def hyperparameters(settings: Settings) -> Hyperparameters:
         average_decay=settings.average_decay,
         flat_fraction=settings.flat_fraction,
         trend_ttl=settings.trend_ttl,
+        predict_every=settings.predict_every,
+        fee=settings.fee,
+        half_spread=settings.half_spread,
         seed=settings.seed,
     )
 

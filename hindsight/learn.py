@@ -311,6 +311,7 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
     at = settled_between(market.labels.trend.settled, memory.made, first, end)
     trends = trend_records(model, stream, market.labels, at, memory.predictions)
     steps = step_records(model, stream, learner, piece.learned.steps, schema)
+    experience = learner.objective.records(learner, model, stream, market.labels, memory, first, end)
     drifts = drift_records(model, stream, piece.learned.drifts)
     scores = score_days(market.blocks.own, memory, market.labels, first, end, settings.trend_ttl, stream, model)
 
@@ -323,6 +324,8 @@ def _write(subject: _Subject, learner: Learner, report: LearnReport, piece: _Pie
         append(con, "trend_validations", stream, [trends])
         append(con, "training_steps", stream, [steps])
         append(con, "drifts", stream, [drifts])
+        for table, records in experience.items():
+            append(con, table, stream, [records])
         if promotion is not None:
             append_promotion(con, stream, promotion)
         serves = subject.champion.checkpoint_id if subject.champion else None

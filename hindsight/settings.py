@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     minimum_confidence: Annotated[
         float, Field(ge=0.5, lt=1, description="probability of the likelier side below which the decision is to hold")
     ] = 0.525
+    fee: Annotated[
+        float, Field(ge=0, lt=0.1, description="share of what is traded that the venue takes; the DQN trades on paper")
+    ] = 0.001
+    half_spread: Annotated[
+        float, Field(ge=0, lt=0.1, description="half the distance of bid and ask, as a share of the price")
+    ] = 0.00005
     retrain_steps: Annotated[
         int, Field(ge=0, le=10_000, description="training steps on replayed references where drift is found; 0: none")
     ] = 30

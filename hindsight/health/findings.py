@@ -12,11 +12,12 @@ from typing import Literal
 from hindsight.store.standings import Lateness
 
 Verdict = Literal["ok", "late", "dead", "off"]
-Kind = Literal["candles", "inference_references", "checkpoints", "order_book", "feed", "connection", "home"]
+Kind = Literal["candles", "inference_references", "checkpoints", "skill", "order_book", "feed", "connection", "home"]
 NAMES: dict[Kind, str] = {
     "candles": "candles of {}",
     "inference_references": "predictions of {}",
     "checkpoints": "learning of {}",
+    "skill": "skill of {}",
     "order_book": "order book of {}",
     "feed": "the {}",
     "connection": "connection {}",

@@ -17,6 +17,7 @@ from hindsight.exchange.heartbeat import Beat, read_beat
 from hindsight.exchange.landing import Landing
 from hindsight.health.findings import Finding, Kind, Now, calls
 from hindsight.health.judge_feed import judge_feed, judge_home, judge_part
+from hindsight.health.judge_skill import judge_skill
 from hindsight.health.judge_tables import judge_book, judge_candles, judge_learning, judge_predictions
 from hindsight.market.streams import from_ms
 from hindsight.settings import Settings
@@ -91,7 +92,7 @@ def _judge_tables(settings: Settings, tables: Standings, parts: dict[str, Findin
         for each in tables.books
         if settings.books and (causes := [*_book_part(each.symbol, parts), *late])
     ]
-    return [*candles.values(), *predictions, *learning, *books]
+    return [*candles.values(), *predictions, *learning, *map(judge_skill, tables.skills), *books]
 
 
 def _expected(settings: Settings, beat: Beat | None) -> list[str]:

@@ -13,7 +13,7 @@ https://jmlr.org/papers/v12/duchi11a.html, here with sums that forget.
 
 Skill is S / sqrt(V + SKILL_PRIOR), of the discounted sums S of a model's log-loss advantage over chance and V of its
 square: the discounted mean of the advantage, in standard errors, held down while V is small. It starts at 0, and its
-coefficient at 1. In nats instead, the softmax would be Bayes' weights of the models, and luck would tell loud ones apart.
+coefficient at 1. In nats instead, the softmax would be Bayes' weights, and luck would tell loud models apart.
 """
 
 import math

@@ -222,12 +222,13 @@ def steps_out_of_order(con: Connection, stream: Stream, window: Window) -> pl.Da
 def steps_not_finite(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
     """Which training steps had a loss of NaN or infinity?"""
     sql = """
-        select model, step, event_time, loss, loss_action, loss_candle, loss_trend, loss_pivot
+        select model, step, event_time, loss, loss_action, loss_candle, loss_trend, loss_pivot, loss_value
         from training_steps
         where {of_stream} and event_time > $from and event_time <= $to
           and not (
             isfinite(loss) and isfinite(loss_action) and isfinite(loss_candle)
-            and isfinite(loss_trend) and isfinite(loss_pivot))
+            and isfinite(loss_trend) and isfinite(loss_pivot)
+            and isfinite(coalesce(loss_value, 0)))
         order by model, step"""
     return ask(con, sql, stream, window)
 

@@ -233,9 +233,24 @@ create table if not exists training_steps (
     seed ubigint not null,
     loss float not null, loss_action float not null, loss_candle float not null,
     loss_trend float not null, loss_pivot float not null,
+    loss_value float,                    -- of the worths of positions; 0 where the model has none
     checkpoint_before integer not null, checkpoint_after integer not null,
     schema_hash varchar not null, hyperparameters varchar not null,      -- JSON
     device varchar not null, seconds float not null
+);
+
+alter table training_steps add column if not exists loss_value float;    -- homes older than version 3
+
+create table if not exists experiences ( -- what the position of a reference came to; 0 is short, 1 flat, 2 long
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    made_at timestamptz not null,        -- when the position was taken
+    inference_id ubigint not null,
+    next_id ubigint,                     -- the reference at the next close that was due; null where none was made
+    previous tinyint not null, action tinyint not null,          -- held before, and from made_at on
+    log_return float not null,           -- of the close, from made_at to settled_at
+    reward float not null,               -- share of the equity, net of fee and half_spread
+    td_error float,                      -- in return scales, by the values as they were predicted; null without a next
+    settled_at timestamptz not null      -- when known
 );
 
 create table if not exists checkpoints (

@@ -10,6 +10,7 @@ import polars as pl
 
 from hindsight.market.streams import Stream
 from hindsight.store.rows import OF_STREAM, select, stream_key
+from hindsight.store.skills import SkillStanding, read_skill
 from hindsight.store.timings import lateness
 
 LOOK_BACK = timedelta(minutes=10)
@@ -76,6 +77,7 @@ class Standings:
     streams: Sequence[StreamStanding]
     learners: Sequence[LearnerStanding]
     books: Sequence[BookStanding]
+    skills: Sequence[SkillStanding] = ()
 
 
 def read_standings(
@@ -106,6 +108,7 @@ def read_standings(
             BookStanding(venue=venue, symbol=symbol, known_at=books.get((venue, symbol)))
             for venue, symbol in dict.fromkeys((stream.venue, stream.symbol) for stream in streams)
         ],
+        skills=[read_skill(con, stream, model) for stream, model in learners],
     )  # fmt: skip
 
 

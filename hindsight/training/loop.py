@@ -135,7 +135,7 @@ def learn_rows(
             settled = newly_settled(labels, memory, row, trigger)
             if prove is not None:
                 settled = settled[prove(blocks, memory, settled)]
-            wrong = learner.objective.corrective(labels, memory, row)
+            wrong = learner.objective.corrective(learner, labels, memory, row - replay.replay_window, row)
             settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
             seed = step_seed(learner.hyper.seed, row, trigger, nth)
             drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)
@@ -244,7 +244,7 @@ def predict(learner: Learner, blocks: Blocks, memory: Memory, due: NDArray[np.bo
         said = forward(learner, blocks.gather(part, memory.norm_params[at]))
         memory.predictions[at], memory.hidden[at] = said.predictions, said.hidden
         memory.served[at], memory.served_by[at] = said.served, learner.serving_id
-        memory.extras[at] = learner.objective.act(memory, at, said.extras)
+        memory.extras[at] = learner.objective.act(learner, memory, at, said.extras)
     at = rows - memory.first_row
     memory.trend[at] = trend_predicted(memory.predictions[at])
     memory.made[at] = True

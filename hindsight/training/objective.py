@@ -7,11 +7,13 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from hindsight.inference.blocks import Blocks
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import VALIDATED, Labels
+from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
 from hindsight.training.step import Batch, Loss, make_batch, train_step
 
@@ -22,12 +24,13 @@ if TYPE_CHECKING:
 class Objective(Protocol):
     """What the loop asks of a way to learn. Everything follows from its arguments: recorded steps are taken again."""
 
-    def act(self, memory: Memory, at: Rows, extras: Frames) -> Frames:
+    def act(self, learner: "Learner", memory: Memory, at: Rows, extras: Frames) -> Frames:
         """What is stored of the extras that the model gave for the references at these positions, in order of time."""
         ...
 
-    def corrective(self, labels: Labels, memory: Memory, row: int) -> NDArray[np.bool_]:
-        """Which references [N] are of high priority, by what was known at the close of `row`."""
+    def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
+        """Which references [N] are of high priority, by what was known at the close of `row`. Replay draws from those
+        made at row `since` and later."""
         ...
 
     def batch(
@@ -40,14 +43,20 @@ class Objective(Protocol):
         """Changes the weights of the learner, and says what the loss on the batch was before."""
         ...
 
+    def records(
+        self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int
+    ) -> dict[str, pl.DataFrame]:
+        """What is stored beside outcomes and steps, by table, of what settled at the closes of rows [first, end)."""
+        ...
+
 
 class Supervised:
     """Every answer is a target; a reference whose trend was predicted wrongly is corrective."""
 
-    def act(self, memory: Memory, at: Rows, extras: Frames) -> Frames:
+    def act(self, learner: "Learner", memory: Memory, at: Rows, extras: Frames) -> Frames:
         return extras
 
-    def corrective(self, labels: Labels, memory: Memory, row: int) -> NDArray[np.bool_]:
+    def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
         graded = memory.made & (labels.trend.status == VALIDATED) & (labels.trend.settled <= row)
         return graded & (memory.trend != labels.trend.trend)
 
@@ -60,6 +69,11 @@ class Supervised:
     def step(self, learner: "Learner", batch: Batch) -> Loss:
         number = learner.number + 1 - learner.born_at
         return train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, number)
+
+    def records(
+        self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int
+    ) -> dict[str, pl.DataFrame]:
+        return {}
 
 
 SUPERVISED = Supervised()

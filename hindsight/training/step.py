@@ -3,7 +3,9 @@
 Legend: B references of the batch, K pivot targets.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +17,19 @@ from hindsight.inference.blocks import Blocks, Frame
 from hindsight.inference.frames import Frames
 from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
+from hindsight.inference.trading import TradingCost
 from hindsight.training.models.opinion import ModelOutput
 
-LOSS_PARTS = ("total", "action", "candle", "trend", "pivot")
+LOSS_PARTS = ("total", "action", "candle", "trend", "pivot", "value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
     """Everything but candles and weights that a step depends on; stored with each step as JSON.
 
-    The rule by which trends are told apart makes the answers, and the seed the initial weights of a lineage.
+    The rule by which trends are told apart makes the answers, and the seed the initial weights of a lineage. What
+    trading costs, how often a position may change and how far ahead its value looks matter to models that trade alone:
+    by default about as far as a level-2 pivot usually lies away, 1 / (1 − discount) ≈ 16 decisions.
     """
 
     learning_rate: float = 2e-4
@@ -35,14 +40,25 @@ class Hyperparameters:
     weight_candle: float = 0.5
     weight_trend: float = 1.0
     weight_pivot: float = 1.0
+    weight_value: float = 1.0
     flat_fraction: float = 1.0
     trend_ttl: int = 200
+    predict_every: int = 1
+    fee: float = 0.001
+    half_spread: float = 0.00005
+    discount: float = 0.94
+    return_steps: int = 3
     seed: int = 0
 
     @property
     def trend_rule(self) -> TrendRule:
         """How a trend is told from flat, and when it expires."""
         return TrendRule(flat_fraction=self.flat_fraction, trend_ttl=self.trend_ttl)
+
+    @property
+    def trading_cost(self) -> TradingCost:
+        """What a change of position costs."""
+        return TradingCost(fee=self.fee, half_spread=self.half_spread)
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -69,13 +85,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """The parts, before their weights, and the weighted total. Means over the examples that have an answer."""
+    """The parts, before their weights, and the weighted total. Means over the examples that have an answer.
+
+    `value` is 0 for a model that values nothing.
+    """
 
     total: Tensor
     action: Tensor
     candle: Tensor
     trend: Tensor
     pivot: Tensor
+    value: Tensor
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
@@ -135,25 +155,25 @@ def make_batch(
 def loss_of(output: ModelOutput, batch: Batch, hyper: Hyperparameters) -> Loss:
     """Huber on the candle and the pivots, cross-entropy on action, trend and side of the next pivot."""
     weight = batch.weight_B
-    action = _mean(_binary(output.buy_logit_B, batch.up_B), weight * batch.up_mask_B)
-    candle = _mean(
+    action = weighted_mean(_binary(output.buy_logit_B, batch.up_B), weight * batch.up_mask_B)
+    candle = weighted_mean(
         fn.huber_loss(output.candle_B4, batch.candle_B4, reduction="none").mean(1), weight * batch.candle_mask_B
     )
-    trend = _mean(
+    trend = weighted_mean(
         fn.cross_entropy(output.trend_logits_B3, batch.trend_B, reduction="none"), weight * batch.trend_mask_B
     )
-    side = _mean(_binary(output.high_logit_B, batch.high_B), weight * batch.high_mask_B)
+    side = weighted_mean(_binary(output.high_logit_B, batch.high_B), weight * batch.high_mask_B)
     vector = fn.huber_loss(output.pivot_return_B4, batch.pivot_return_BK, reduction="none") + fn.huber_loss(
         output.pivot_candles_B4, batch.pivot_candles_BK, reduction="none"
     )
-    pivot = side + _mean(vector, weight[:, None] * batch.pivot_mask_BK)
+    pivot = side + weighted_mean(vector, weight[:, None] * batch.pivot_mask_BK)
     total = (
         hyper.weight_action * action
         + hyper.weight_candle * candle
         + hyper.weight_trend * trend
         + hyper.weight_pivot * pivot
     )
-    return Loss(total=total, action=action, candle=candle, trend=trend, pivot=pivot)
+    return Loss(total=total, action=action, candle=candle, trend=trend, pivot=pivot, value=torch.zeros_like(total))
 
 
 def train_step(
@@ -163,8 +183,9 @@ def train_step(
     batch: Batch,
     hyper: Hyperparameters,
     number: int,
+    measure: Callable[[ModelOutput, Any, Hyperparameters], Loss] = loss_of,
 ) -> Loss:
-    """Step `number` of its lineage on `batch`; returns its losses, detached.
+    """Step `number` of its lineage on `batch`, by the loss that `measure` finds; returns its losses, detached.
 
     A step whose gradient is not finite changes no weight.
     """
@@ -172,7 +193,7 @@ def train_step(
         group["lr"], group["weight_decay"] = hyper.learning_rate, hyper.weight_decay
     optimizer.zero_grad(set_to_none=True)
     output = model(batch.frame)
-    loss = loss_of(output, batch, hyper)
+    loss = measure(output, batch, hyper)
     loss.total.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), hyper.clip_norm)
     if torch.isfinite(norm):
@@ -198,5 +219,6 @@ def _binary(logit: Tensor, truth: Tensor) -> Tensor:
     return fn.binary_cross_entropy_with_logits(logit, truth, reduction="none")
 
 
-def _mean(values: Tensor, weight: Tensor) -> Tensor:
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """The mean, in which each value counts as much as its weight; 0 where none does."""
     return (values * weight).sum() / weight.sum().clamp_min(1e-6)

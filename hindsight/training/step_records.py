@@ -11,6 +11,7 @@ from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.training.learner import Learner
 from hindsight.training.loop import Retrained, Step
+from hindsight.training.step import LOSS_PARTS
 
 
 def step_records(model: str, stream: Stream, learner: Learner, steps: Sequence[Step], schema: str) -> pl.DataFrame:
@@ -37,7 +38,7 @@ def step_records(model: str, stream: Stream, learner: Learner, steps: Sequence[S
             "loss": pl.Series([step.loss["total"] for step in steps], dtype=pl.Float32),
             **{
                 f"loss_{part}": pl.Series([step.loss[part] for step in steps], dtype=pl.Float32)
-                for part in ("action", "candle", "trend", "pivot")
+                for part in LOSS_PARTS[1:]
             },
             "checkpoint_before": pl.Series([step.number - 1 for step in steps], dtype=pl.Int32),
             "checkpoint_after": pl.Series([step.number for step in steps], dtype=pl.Int32),

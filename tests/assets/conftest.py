@@ -47,7 +47,7 @@ def run_chain(folder: Path, patch: pytest.MonkeyPatch) -> Chain:
         patch.setenv(f"HINDSIGHT_{name}", value)
     settings = load()
     stream, instance = settings.streams[0], open_instance(settings)
-    result = run_job(stream, DAYS, silence)
+    result = run_job("backfill", stream, DAYS, silence)
     return Chain(settings=settings, stream=stream, window=DAYS, instance=instance, result=result)
 
 

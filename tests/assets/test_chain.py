@@ -57,7 +57,7 @@ def test_pivots_carries_a_chart_as_a_png(chain) -> None:
 def test_every_check_is_asked_and_nothing_is_wrong(chain) -> None:
     answers = chain.result.get_asset_check_evaluations()
     wrong = [each.check_name for each in answers if not each.passed and each.severity == dg.AssetCheckSeverity.ERROR]
-    assert len(answers) == 26
+    assert len(answers) == 28
     assert wrong == []
 
 

@@ -40,7 +40,7 @@ def had(found: Completeness) -> list[dict[str, int]]:
 def without(tape: Tape, rows: slice | list[int]) -> Tape:
     """The tape with some of its rows missing; they are counted as its own rows are."""
     left = tape.rows.copy()
-    at = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else np.array(rows)
+    at = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else np.array(rows, np.int64)
     left[at - tape.first_row] = np.nan
     return replace(tape, rows=left)
 
@@ -160,11 +160,11 @@ def test_what_is_missing_does_not_depend_on_whether_it_came_later(made_up: Calla
     came = [row + data.draw(st.integers(1, 25)) for row in late]  # by the close of this row it had not come yet
     superseded = []
     for row, until in zip(late, came, strict=True):
-        missing = [each for each, arrived in zip(late, came, strict=True) if row <= each <= until < arrived] + [row]
+        missing = [each for each, arrived in zip(late, came, strict=True) if row <= each <= until <= arrived]
         rows = without(blocks.own, missing).rows[row - blocks.own.first_row : until + 1 - blocks.own.first_row]
         superseded.append(Superseded(first_row=row, rows=rows, until_ms=(until + 1) * 60_000 + 1))
     whole = with_tape(blocks, 0, replace(blocks.own, superseded=superseded))
-    closes = np.arange(late[0], came[-1] + 80).clip(max=row_at("14:00"))
+    closes = np.array(sorted(data.draw(st.sets(st.integers(late[0], row_at("14:00")), min_size=5, max_size=12))))
     found = completeness(whole, closes, OPTIONAL)
     for close, have in zip(closes.tolist(), found.have[:, 0].tolist(), strict=True):
         absent = [row for row, until in zip(late, came, strict=True) if row <= close <= until]

@@ -203,7 +203,7 @@ def plainly(closes: Closes, rule: GateRule) -> np.ndarray:
     buy = np.clip(closes.buy.astype(float), 1e-6, 1 - 1e-6)
     known = np.isfinite(closes.context)
     centre, scale = (np.array([getattr(each, name) for each in rule.context]) for name in ("centre", "scale"))
-    looked = np.where(known, np.clip((np.nan_to_num(closes.context) - centre) / scale, -4, 4), 0)
+    looked = np.where(known, np.clip((np.nan_to_num(closes.context) - centre) / scale, -3, 3), 0)
     context = np.column_stack([np.ones(len(buy)), looked, ~known])
     models = buy.shape[1]
     shared, own = np.array([0.0, 0.0, 1.0]), np.zeros((models, context.shape[1]))
@@ -379,14 +379,16 @@ def test_two_models_that_know_by_turns_are_better_together_than_either_where_the
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("loudness", [0.05, 0.1, 0.4, 1.5])
 def test_where_nobody_knows_anything_it_loses_to_nobody_by_more_than_noise(seed: int, loudness: float):
+    """Two standard errors, beside 2 nats in sum that looking at five features for nothing may cost."""
     chance = np.random.default_rng([seed, int(loudness * 100)])
     buy = sigmoid(chance.normal(size=(20_000, 4)) * loudness)
     up = chance.integers(0, 2, 20_000)
-    mixed = mixed_alone(buy, up, GateRule(), chance.normal(size=(20_000, len(CONTEXT))))
+    centre, scale = (np.array([getattr(each, name) for each in CONTEXT]) for name in ("centre", "scale"))
+    mixed = mixed_alone(buy, up, GateRule(), centre + scale * chance.normal(size=(20_000, len(CONTEXT))))
     ours = loss(mixed.probability, up)
     for other in (*buy.T, buy.mean(axis=1)):
         behind = ours - loss(other, up)
-        assert behind.mean() < 2 * behind.std() / np.sqrt(len(up)) + 2e-4
+        assert behind.mean() < 2 * behind.std() / np.sqrt(len(up)) + 1e-4
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -402,24 +404,24 @@ def test_it_recovers_when_the_best_model_turns_against_it(seed: int):
     assert ours[9000:].mean() < loss(buy.mean(axis=1), up)[9000:].mean() - 0.01
 
 
-def test_a_sabotaged_gate_is_replaced_by_the_best_model_and_comes_back_when_it_has_learned_better():
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sabotaged_gate_is_replaced_by_the_best_model_and_comes_back_when_it_has_learned_better(seed: int):
     rule = GateRule(context=(), gate_half_life=1500, trailing_half_life=1000)
-    buy, up = informative(np.random.default_rng(4), 24_000)
+    buy, up = informative(np.random.default_rng(seed), 24_000)
     closes = at_once(buy, up)
     state, before = mix(GateState.initial(FOUR, ()), part(closes, slice(8000)), rule)
-    assert (before.used[-1000:] == MIXTURE).all()
     record, pending = state.as_arrays()
-    record["own"][2, 0, 0] += 12.0  # all weight on one that knows nothing
+    record["own"][2, 0, 0] += 30.0  # all weight on one that knows nothing
     rest = part(closes, closes.rows >= state.needs_from)
     end, after = mix(state.with_arrays(record, pending), rest, rule)
-    assert after.used[0] == MIXTURE
+    assert after.used[0] == before.used[-1] == MIXTURE
     replaced = np.flatnonzero(after.used != MIXTURE)
     assert replaced[0] < 1000
     assert (after.used[replaced] == 0).mean() > 0.99, "the one that knows stands in"
     np.testing.assert_array_equal(after.weights[after.used == 0], np.eye(4)[[0] * (after.used == 0).sum()])
     stands_in, up_after = after.used != MIXTURE, up[8000:]
     saved = loss(after.mixture, up_after)[stands_in] - loss(after.probability, up_after)[stands_in]
-    assert saved.mean() > 0
+    assert saved.mean() > 0.001
     assert (after.used[-2000:] == MIXTURE).all()
     trails = {trail.name: trail for trail in end.trails()}
     assert trails["transformer"].mixture_loss - trails["transformer"].loss < 2 * trails["transformer"].noise

@@ -22,7 +22,7 @@ from hindsight.inference.shape import FrameShape
 from hindsight.training.objective import SUPERVISED, Objective
 
 GROUP = "hindsight.models"
-OURS = {name: f"hindsight.training.models.{name}" for name in ("transformer", "cnn", "lstm")}
+OURS = {name: f"hindsight.training.models.{name}" for name in ("transformer", "cnn", "lstm", "dqn")}
 
 
 class Config(Protocol):
@@ -73,15 +73,19 @@ def in_order(names: Iterable[str]) -> list[str]:
 
     Raises SettingRefused where they read each other in a circle.
     """
+    return [name for level in in_levels(names) for name in level]
+
+
+def in_levels(names: Iterable[str]) -> list[list[str]]:
+    """The same, level by level: those of one level read none of each other, and may run side by side."""
     chosen = list(names)
     graph = TopologicalSorter({name: [read for read in model_of(name).reads if read in chosen] for name in chosen})
     try:
         graph.prepare()
     except CycleError as error:
         raise SettingRefused(f"setting models: {' reads '.join(error.args[1])}: none of them could go first") from None
-    ordered: list[str] = []
+    levels = []
     while graph.is_active():
-        ready = sorted(graph.get_ready(), key=chosen.index)
-        ordered += ready
-        graph.done(*ready)
-    return ordered
+        levels.append(sorted(graph.get_ready(), key=chosen.index))
+        graph.done(*levels[-1])
+    return levels

@@ -1,0 +1,155 @@
+"""Q-learning: a model says what it is worth to be short, flat or long, and learns it from what each would have earned.
+
+Legend: B references of the batch. Worths are in units of the frame's return scale; transitions.py says what they are.
+
+Nothing is explored: the market shows what every position would have earned, taken or not. The action at the other end
+is chosen by the model that learns and valued by the running mean of its weights, which follows slowly: two opinions, so
+that neither is flattered by its own errors.
+Sources: van Hasselt et al. 2015, "Deep Reinforcement Learning with Double Q-learning", https://arxiv.org/abs/1509.06461;
+of a target that follows slowly: Lillicrap et al. 2015, "Continuous control with deep reinforcement learning",
+https://arxiv.org/abs/1509.02971, §3
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as fn
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from hindsight.inference.blocks import Blocks, Frame
+from hindsight.inference.frames import Frames, Rows
+from hindsight.inference.labels import Labels
+from hindsight.inference.positions import ExperienceRule, priority
+from hindsight.inference.references import inference_ids
+from hindsight.market.candles import TIME
+from hindsight.market.streams import Stream
+from hindsight.training.memory import Memory
+from hindsight.training.models.opinion import ModelOutput
+from hindsight.training.objective import Supervised
+from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, to_tensors, train_step, weighted_mean
+from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
+
+if TYPE_CHECKING:
+    from hindsight.training.learner import Learner
+
+HIGH_SHARE = 0.25  # of what replay may draw that is of high priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueBatch:
+    """The answers of a supervised batch, and the transitions beside them: see `Transitions`."""
+
+    answers: Batch
+    next_frame: Frame[Tensor]
+    rewards_B3: Tensor
+    reached_B3: Tensor
+    discount_B: Tensor
+    cost_B: Tensor
+    known_B: Tensor
+
+
+class QLearning(Supervised):
+    """The supervised targets, and the worth of each position. High is the priority of what surprised or paid most."""
+
+    def act(self, learner: "Learner", memory: Memory, at: Rows, extras: Frames) -> Frames:
+        return take_positions(memory, at, extras, learner.hyper)
+
+    def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
+        """The quarter of highest priority among what settled of the references made at rows [since, row)."""
+        start, stop = max(since - memory.first_row, 0), max(row - memory.first_row, 0)
+        at = np.flatnonzero(traded(memory)[start:stop]) + start
+        settled = settle(labels, memory, at, row, learner.hyper)
+        known = np.isfinite(settled.reward) & np.isfinite(settled.td_error)
+        at, earned = at[known], settled.reward[known] / memory.norm_params[at[known], 1]
+        is_high = np.zeros(len(memory.made), np.bool_)
+        if len(at):
+            priorities = priority(settled.td_error[known], earned, ExperienceRule())
+            others = len(at) - int(len(at) * HIGH_SHARE)
+            is_high[at] = priorities > np.partition(priorities, others - 1)[others - 1]
+        return is_high
+
+    def batch(
+        self, learner: "Learner", blocks: Blocks, labels: Labels, memory: Memory, rows: Rows, weights: Frames, row: int
+    ) -> ValueBatch:
+        at = rows - memory.first_row
+        found = transitions(labels, memory, at, row, learner.hyper)
+        then = blocks.gather(found.next_at + memory.first_row, memory.norm_params[found.next_at])
+
+        def tensor(values: ArrayLike) -> Tensor:
+            return torch.from_numpy(np.asarray(values, np.float32)).to(learner.device, non_blocking=True)
+
+        return ValueBatch(
+            answers=super().batch(learner, blocks, labels, memory, rows, weights, row),
+            next_frame=to_tensors(then, learner.device),
+            rewards_B3=tensor(found.rewards_B3),
+            reached_B3=torch.from_numpy(found.reached_B3).to(learner.device),
+            discount_B=tensor(found.discount_B),
+            cost_B=tensor(found.cost_B),
+            known_B=tensor(found.known_B),
+        )
+
+    def step(self, learner: "Learner", batch: ValueBatch) -> Loss:
+        target_B3 = targets(learner, batch)
+
+        def measure(output: ModelOutput, answers: Batch, hyper: Hyperparameters) -> Loss:
+            loss, weight_B = loss_of(output, answers, hyper), answers.weight_B * batch.known_B
+            value = weighted_mean(fn.huber_loss(worth(output), target_B3, reduction="none").mean(1), weight_B)
+            return replace(loss, total=loss.total + hyper.weight_value * value, value=value)
+
+        number = learner.number + 1 - learner.born_at
+        learning = (learner.model, learner.average, learner.optimizer)
+        return train_step(*learning, batch.answers, learner.hyper, number, measure)
+
+    def records(
+        self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int
+    ) -> dict[str, pl.DataFrame]:
+        """Rows of `experiences`: one per usable reference that settled at the closes of rows [first, end)."""
+        hyper = learner.hyper
+        due = np.arange(
+            max(first - hyper.predict_every - memory.first_row, 0), end - hyper.predict_every - memory.first_row
+        )
+        at = due[traded(memory)[due]]
+        settled = settle(labels, memory, at, end - 1, hyper)
+        usable = np.isfinite(settled.reward)
+        at, log_return, reward, td_error = at[usable], *(each[usable] for each in settled)
+        made_ms = (at + memory.first_row + 1) * stream.step_ms
+        settled_ms = made_ms + hyper.predict_every * stream.step_ms
+        said, goes_on = memory.extras[at], np.isfinite(td_error)
+        return {
+            "experiences": pl.DataFrame(
+                {
+                    "model": pl.repeat(model, len(at), eager=True, dtype=pl.String),
+                    "made_at": pl.Series(made_ms * 1000).cast(TIME),
+                    "inference_id": inference_ids(model, stream, made_ms),
+                    "next_id": pl.Series(inference_ids(model, stream, settled_ms)).set(pl.Series(~goes_on), None),
+                    "previous": said[:, PREVIOUS].astype(np.int8),
+                    "action": said[:, ACTION].astype(np.int8),
+                    "log_return": log_return.astype(np.float32),
+                    "reward": reward.astype(np.float32),
+                    "td_error": pl.Series(td_error.astype(np.float32)).fill_nan(None),
+                    "settled_at": pl.Series(settled_ms * 1000).cast(TIME),
+                }
+            )
+        }
+
+
+@torch.no_grad()
+def targets(learner: "Learner", batch: ValueBatch) -> Tensor:
+    """[B, 3] what each position turned out to be worth: rewards, and the value of what follows."""
+    way_B33 = batch.cost_B[:, None, None] * torch.from_numpy(TURNOVER).to(batch.cost_B)[batch.reached_B3]
+    chosen_B31 = (worth(learner.model(batch.next_frame))[:, None, :] - way_B33).argmax(2, keepdim=True)
+    value_B33 = worth(learner.average(batch.next_frame))[:, None, :] - way_B33
+    return batch.rewards_B3 + batch.discount_B[:, None] * value_B33.gather(2, chosen_B31).squeeze(2)
+
+
+def worth(output: ModelOutput) -> Tensor:
+    """[B, 3] what it is worth to be short, flat or long."""
+    assert output.extras_BE is not None
+    return output.extras_BE
+
+
+Q_LEARNING = QLearning()
