@@ -5,24 +5,29 @@ follows from the tables: a call that was killed is finished by the next one, who
 """
 
 import logging
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from hindsight.configured import shape_of
 from hindsight.decide import DecideReport, decide
 from hindsight.errors import LearnerBusy
 from hindsight.exchange.landing import Landing
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import LearnReport, learn, learn_live
-from hindsight.market.streams import Stream
+from hindsight.market.streams import EPOCH, Stream
+from hindsight.recall_blocks import BOOK_PATIENCE
 from hindsight.settings import Settings
+from hindsight.store.book_tables import newest_book
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_levels, in_order
 
 logger = logging.getLogger(__name__)
+PAUSE = timedelta(milliseconds=50)
 AT_ONCE = 2  # lessons: they share the processors, and take turns at the warehouse
 MIXTURE = "mixture"  # stands for the decision where a model is named
 
@@ -46,7 +51,7 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
-    advanced = Advanced(ingest(warehouse, landing, clock, max_gap=settings.max_gap))
+    advanced = Advanced(_ingest(settings, warehouse, landing, clock))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     with _lessons(settings, fresh, clock, leave_pivots=leave_pivots) as lessons:
         _step(settings, advanced, lessons)
@@ -62,6 +67,23 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
         _decide(settings, advanced, late, clock)
         _step(settings, advanced, lessons)
     yield advanced
+
+
+def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: Callable[[], datetime]) -> Ingested:
+    """Takes up what has landed, and where frames hold the book, its last second as well, which may be on its way."""
+    taken = ingest(warehouse, landing, clock, max_gap=settings.max_gap)
+    closed = {stream: one.closed for stream, one in taken.streams.items() if one.closed is not None}
+    with_book = [each for each in settings.predicted_streams if shape_of(settings, each, settings.models[0]).book]
+    waiting = {stream: closed[stream] for stream in with_book if stream in closed}
+    patience = BOOK_PATIENCE * settings.venue_speed
+    for _ in range(int(BOOK_PATIENCE / PAUSE) if waiting else 0):
+        with warehouse.reading() as con:
+            waiting = {stream: at for stream, at in waiting.items() if (newest_book(con, stream) or EPOCH) < at}
+        if not waiting or clock() >= max(waiting.values()) + patience:
+            break
+        time.sleep(PAUSE.total_seconds())
+        taken = taken.and_then(ingest(warehouse, landing, clock, max_gap=settings.max_gap))
+    return taken
 
 
 @contextmanager

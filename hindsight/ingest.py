@@ -74,6 +74,13 @@ class Ingested:
     segments: int
     set_aside: list[str]
 
+    def and_then(self, later: "Ingested") -> "Ingested":
+        """What both took up together."""
+        for stream, taken in later.streams.items():
+            self.streams.setdefault(stream, Taken()).add(taken)
+        books = {key: self.books.get(key, 0) + later.books.get(key, 0) for key in {**self.books, **later.books}}
+        return Ingested(self.streams, books, self.segments + later.segments, self.set_aside + later.set_aside)
+
 
 def ingest(warehouse: Warehouse, landing: Landing, clock: Callable[[], datetime], *, max_gap: int) -> Ingested:
     """Takes up every segment that waits. Doing it again changes nothing; what cannot be read is set aside.

@@ -88,8 +88,8 @@ def recall_market(
     looked_row = end - settings.promote_every if end % settings.promote_every == 0 else first
     drift_row = first_row_needed(first, drift_rule(settings)) if settings.retrain_steps else first
     held_row = first - settings.predict_every  # whose position is held at the first close
-    start = min(held_row, drift_row, trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row, looked_row)
-    start = max(origin_row, start)
+    start = min(drift_row, trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row, looked_row)
+    start = max(origin_row, min(start, held_row))
     span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
     blocks = recall_blocks(con, settings, stream, shape, start, end)
     pivots = tapes.pivots_for(con, stream, span)

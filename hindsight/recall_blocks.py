@@ -15,11 +15,13 @@ from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.settings import Settings
 from hindsight.store import book_tapes
 from hindsight.store import tape as tapes
-from hindsight.store.book_tables import pivot_books
+from hindsight.store.book_tables import newest_book, pivot_books
 from hindsight.store.hidden_tables import read_hidden
 from hindsight.store.inference_tables import predicted_until, read_references
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.pivot_tables import pivots_before
+
+BOOK_PATIENCE = timedelta(seconds=1.5)  # of ours, after a close, for the seconds of the book before it
 
 
 def recall_blocks(
@@ -47,7 +49,7 @@ def known_until(
     """The last close of `stream` of which every required stream of `shape` has said what it knows; None for none.
 
     A candle is asked for once the one after it could have closed. A model that another one reads is waited for; live,
-    where `now` is the venue's time, no longer than its deadline.
+    where `now` is the venue's time, no longer than its deadline; so is the book, live, for BOOK_PATIENCE.
     """
     until: datetime | None = None
     for block_stream in shape.streams(stream.venue):
@@ -57,6 +59,10 @@ def known_until(
         # Of a longer candle that is still forming, the last closed one is all there is to know.
         last = mark.as_of if block_stream == stream else mark.as_of + block_stream.step - timedelta(milliseconds=1)
         until = last if until is None else min(until, last)
+    if shape.book and now and until:
+        # Its last second is landed within a moment; of a book that is dead there is nothing to wait for.
+        given_up = now - BOOK_PATIENCE * settings.venue_speed
+        until = min(until, max(newest_book(con, stream) or given_up, given_up))
     for read in shape.reads:
         said = predicted_until(con, read.model, stream)
         given_up = now - deadline(settings, stream) if now else None

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +162,7 @@ def sums_by_day(
     """The sums of each UTC day of the decisions, the closes, of rows first_row, first_row + 1, …"""
     day = (first_row + np.arange(len(log_return)) + 1) * step_ms // DAY_MS
     numbers, first = np.unique(day, return_index=True)
-    spans = [slice(*ends) for ends in zip(first, [*first[1:], len(day)], strict=True)]
+    spans = [slice(*ends) for ends in pairwise([*first.tolist(), len(day)])]
     return {
         (EPOCH + timedelta(days=number)).date(): trading_sums(log_return[span], previous[span], actions[span], cost)
         for number, span in zip(numbers.tolist(), spans, strict=True)

@@ -29,7 +29,7 @@ from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.objective import Supervised
+from hindsight.training.objective import SUPERVISED
 from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, to_tensors, train_step, weighted_mean
 from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
 
@@ -52,7 +52,7 @@ class ValueBatch:
     known_B: Tensor
 
 
-class QLearning(Supervised):
+class QLearning:
     """The supervised targets, and the worth of each position. High is the priority of what surprised or paid most."""
 
     def act(self, learner: "Learner", memory: Memory, at: Rows, extras: Frames) -> Frames:
@@ -63,7 +63,7 @@ class QLearning(Supervised):
         start, stop = max(since - memory.first_row, 0), max(row - memory.first_row, 0)
         at = np.flatnonzero(traded(memory)[start:stop]) + start
         settled = settle(labels, memory, at, row, learner.hyper)
-        known = np.isfinite(settled.reward) & np.isfinite(settled.td_error)
+        known = np.isfinite(settled.td_error)
         at, earned = at[known], settled.reward[known] / memory.norm_params[at[known], 1]
         is_high = np.zeros(len(memory.made), np.bool_)
         if len(at):
@@ -83,7 +83,7 @@ class QLearning(Supervised):
             return torch.from_numpy(np.asarray(values, np.float32)).to(learner.device, non_blocking=True)
 
         return ValueBatch(
-            answers=super().batch(learner, blocks, labels, memory, rows, weights, row),
+            answers=SUPERVISED.batch(learner, blocks, labels, memory, rows, weights, row),
             next_frame=to_tensors(then, learner.device),
             rewards_B3=tensor(found.rewards_B3),
             reached_B3=torch.from_numpy(found.reached_B3).to(learner.device),

@@ -100,14 +100,15 @@ def settle(labels: Labels, memory: Memory, at: Rows, row: int, hyper: Hyperparam
     """What came of the references at positions `at` by the close of `row`; NaN where that is not known, or unusable."""
     every, scale = hyper.predict_every, memory.norm_params[:, 1]
     log_return = returns_to_next(labels, at, row, every)
-    said = memory.extras[at]
+    said = memory.extras.take(at, axis=0)
     previous, action = said[:, PREVIOUS].astype(np.int8), said[:, ACTION].astype(np.int8)
     reward = rewards_of(log_return, previous, action, hyper.trading_cost)
     goes_on = _is_made(memory, at + every, row)
     then = np.where(goes_on, at + every, at)
-    best = memory.extras[then, Q].max(axis=1) * (scale[then] / scale[at])
-    value = said[:, Q][np.arange(len(at)), action]
-    td_error = reward / scale[at] + hyper.discount * best - value
+    short, flat, long = memory.extras.take(then, axis=0)[:, Q].T
+    best = np.maximum(np.maximum(short, flat), long)  # far faster than the largest along an axis of three
+    value = said[np.arange(len(at)), Q.start + action]
+    td_error = (reward + hyper.discount * best * scale[then]) / scale[at] - value
     return Settled(log_return, reward, np.where(goes_on, td_error, np.nan))
 
 

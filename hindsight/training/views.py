@@ -48,12 +48,14 @@ def sizes_of(shape: FrameShape) -> Sizes:
     return Sizes(tuple(sequences), len(PIVOT_TYPES) * shape.pivots * PIVOT_CHANNELS + 1 + of_reads)
 
 
-def views(frame: Frame[Tensor], shape: FrameShape) -> Views:
-    """The views of B frames of `shape`; finite whatever a frame holds."""
+def views(frame: Frame[Tensor], shape: FrameShape, newest: int | None = None) -> Views:
+    """The views of B frames of `shape`; finite whatever a frame holds. With `newest`, only so many rows of a sequence;
+    their scales are those of all."""
     norms = _norms(frame, shape)
-    sequences = [channels(block, norm) for block, norm in zip(frame.candles, norms, strict=True)]
+    span = slice(None if newest is None else -newest, None)
+    sequences = [channels(block[:, span], norm) for block, norm in zip(frame.candles, norms, strict=True)]
     if shape.book:
-        sequences.append(_book(frame.book, norms[0], shape.own.step_ms))
+        sequences.append(_book(frame.book, norms[0], shape.own.step_ms, span))
     context = [
         _pivots(frame.pivots, frame.norm).flatten(1),
         # of no book at all the share that is there is none
@@ -83,11 +85,12 @@ def _norms(frame: Frame[Tensor], shape: FrameShape) -> list[Tensor]:
     return found
 
 
-def _book(book_BLC: Tensor, norm_B4: Tensor, step_ms: int) -> Tensor:
+def _book(book_BLC: Tensor, norm_B4: Tensor, step_ms: int, span: slice) -> Tensor:
     """[B, L, 46]: amounts over their mean in the frame, imbalance and its means, the mid's distance, the mask."""
     last_B1, scale_B1 = norm_B4[:, 0:1], norm_B4[:, 1:2]
+    usual = book_BLC[..., :BUCKETS].nanmean(dim=(1, 2), keepdim=True).nan_to_num(nan=1.0).clamp_min(LEAST)
+    book_BLC = book_BLC[:, span]
     amounts = book_BLC[..., :BUCKETS]
-    usual = amounts.nanmean(dim=(1, 2), keepdim=True).nan_to_num(nan=1.0).clamp_min(LEAST)
     seconds = torch.arange(book_BLC.shape[1], 0, -1, device=book_BLC.device)
     spread = scale_B1 * (seconds * 1000 / step_ms).sqrt()
     distance = torch.log(book_BLC[..., -1] / last_B1) / spread

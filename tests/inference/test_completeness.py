@@ -81,8 +81,8 @@ def test_three_missing_candles_are_named_with_their_block_and_how_many_of_how_ma
     """Trap 18: the newest three, then three with others after them, which are no longer warm, then none."""
     blocks = made_up()
     gap = with_tape(blocks, 0, without(blocks.own, slice(row_at("12:32"), row_at("12:35"))))
-    found = asked(gap, "12:31", "12:34", "12:44", "13:44", "13:45")
-    # Ten candles warm the next; at 13:44 the oldest of 60 has nine before it, at 13:45 it has ten.
+    found = asked(gap, "12:31", "12:34", "12:44", "13:43", "13:44")
+    # Ten candles warm the next; at 13:43 the oldest of 60 has nine before it, at 13:44 it has ten.
     assert had(found) == [{}, {OWN: 57}, {OWN: 47}, {OWN: 59}, {}]
     assert found.whole.tolist() == [True, False, False, False, True]
 

@@ -195,6 +195,21 @@ def test_an_answer_that_does_not_come_is_waited_for_as_long_as_patience_says():
     assert state.needs_from == expected[0]
 
 
+def test_an_answer_at_the_end_of_patience_is_learned_from_in_any_pieces_and_a_later_one_in_none():
+    chance = np.random.default_rng(12)
+    closes = at_once(chance.random((80, 4)), chance.integers(0, 2, 80))
+    start, rule = GateState.initial(FOUR, ()), replace(QUICK, context=())
+    for late, is_learned in ((rule.patience, True), (rule.patience + 1, False)):
+        answered = replace(closes, settled=closes.rows + late)
+        end, _ = mix(start, answered, rule)
+        assert bool(end.trails()) == is_learned
+        state = start
+        for last in range(1, 81):
+            known = part(answered, slice(last))
+            state, _ = mix(state, part(known, known.rows >= state.needs_from), rule)
+        assert state == end
+
+
 # Two roads -------------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +333,13 @@ def test_one_model_alone_is_its_own_mixture():
     assert (mixed.used == MIXTURE).all()
 
 
+def test_models_that_all_say_the_same_are_no_reason_to_replace_the_mixture():
+    """What they differ by is the rounding of a sum."""
+    chance = np.random.default_rng(1)
+    mixed = mixed_alone(np.repeat(chance.random((3000, 1)), 3, axis=1), chance.integers(0, 2, 3000), BARE)
+    assert (mixed.used == MIXTURE).all()
+
+
 def test_models_keep_what_was_learned_of_them_by_name():
     closes = ragged(300, 11)
     state, _ = mix(GateState.initial(FOUR, LOOKED_AT), part(closes, slice(200)), QUICK)
@@ -415,6 +437,8 @@ def test_a_sabotaged_gate_is_replaced_by_the_best_model_and_comes_back_when_it_h
     rest = part(closes, closes.rows >= state.needs_from)
     end, after = mix(state.with_arrays(record, pending), rest, rule)
     assert after.used[0] == before.used[-1] == MIXTURE
+    assert after.weights[0, 2] > 0.99
+    assert (after.weights[0, :2] > 0.0009).all(), "no model is given up: it could not come back"
     replaced = np.flatnonzero(after.used != MIXTURE)
     assert replaced[0] < 1000
     assert (after.used[replaced] == 0).mean() > 0.99, "the one that knows stands in"

@@ -1,5 +1,7 @@
 """Positions: one path through the action values, the same in any pieces, and experience drawn without crowding out."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,7 +24,6 @@ from hindsight.inference.positions import (
 
 FIRST_ROW = 28_000_000
 UNBIASED = ExperienceRule(correction=1.0)
-# No drawn experience is lost in the rest here, at a correction of 1 and of the default.
 RULES = (UNBIASED, ExperienceRule(), ExperienceRule(exponent=1.0))
 
 
@@ -123,7 +124,7 @@ def test_any_pieces_are_the_whole(seed: int, cuts: set[int], epsilon: float):
     q = values(120, seed % 7, silent=0.05)
     whole = decide(q, first_row=FIRST_ROW, previous=LONG, epsilon=epsilon, seed=seed)
     edges, held = [0, *sorted(cuts), 120], LONG
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         piece = decide(q[start:end], first_row=FIRST_ROW + start, previous=held, epsilon=epsilon, seed=seed)
         assert_same(piece, whole, slice(start, end))
         held = int(piece.actions[-1])
@@ -149,7 +150,7 @@ def test_exploring_follows_from_seed_and_row_and_takes_all_three_alike():
     assert (other.explored != decided.explored).any()
     more = decide(q, first_row=FIRST_ROW, epsilon=0.2, seed=5)
     assert more.explored[decided.explored].all(), "who explores more explores there too"
-    first = decide(np.zeros((12, 3, 3)), first_row=0, epsilon=1.0, seed=7)
+    first = decide(np.zeros((12, 3, 3)), first_row=100, epsilon=1.0, seed=7)
     assert first.actions.tolist() == [2, 1, 0, 2, 1, 2, 1, 2, 0, 1, 2, 1]
 
 

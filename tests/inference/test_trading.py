@@ -3,6 +3,7 @@
 import math
 from dataclasses import astuple
 from datetime import date
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -230,7 +231,7 @@ def test_any_parts_combine_to_the_whole_in_any_grouping(seed: int, cuts: set[int
     edges = [0, *sorted(cuts), 200]
     parts = [
         trading_sums(log_return[start:end], previous[start:end], actions[start:end], CENT)
-        for start, end in zip(edges, edges[1:], strict=False)
+        for start, end in pairwise(edges)
     ]
     assert_close(combine(parts), whole)
     half = len(parts) // 2
@@ -250,10 +251,10 @@ def test_a_fall_across_midnight_is_found():
 def test_days_are_those_of_the_closes_and_combine_to_the_whole():
     log_return, previous, actions = walk(4000, 6, missing=0.05)
     days = sums_by_day(FIRST_ROW, log_return, previous, actions, CENT, STEP_MS)
-    # Row 28,000,000 closes at 2023-03-28 02:41 UTC: 1279 decisions until midnight, the last of them at 23:59.
-    assert list(days) == [date(2023, 3, 28), date(2023, 3, 29), date(2023, 3, 30)]
-    assert days[date(2023, 3, 28)] == trading_sums(log_return[:1279], previous[:1279], actions[:1279], CENT)
-    assert days[date(2023, 3, 29)] == trading_sums(log_return[1279:2719], previous[1279:2719], actions[1279:2719], CENT)
+    # Row 28,000,000 closes at 2023-03-28 10:41 UTC: 799 decisions until midnight, the last of them at 23:59.
+    assert list(days) == [date(2023, 3, 28), date(2023, 3, 29), date(2023, 3, 30), date(2023, 3, 31)]
+    assert days[date(2023, 3, 28)] == trading_sums(log_return[:799], previous[:799], actions[:799], CENT)
+    assert days[date(2023, 3, 29)] == trading_sums(log_return[799:2239], previous[799:2239], actions[799:2239], CENT)
     assert_close(combine(days.values()), trading_sums(log_return, previous, actions, CENT))
     assert sums_by_day(FIRST_ROW, log_return[:0], previous[:0], actions[:0], CENT, STEP_MS) == {}
 

@@ -32,7 +32,7 @@ class Stretch:
 
     market: Market
     first: int
-    new_memory: Callable[[], Memory]
+    new_memory: Callable[..., Memory]
 
     def run(self, learner: Learner, memory: Memory, first: int, end: int) -> Learned:
         """Closes [first, end), counted from the stretch's first."""
@@ -61,9 +61,9 @@ def stretch(venue_home: Settings) -> Stretch:
         end = origin + 600 + 420
         market = recall_market(con, venue_home, MODEL, stream, SHAPE, origin, end)
 
-    def new_memory() -> Memory:
+    def new_memory(model: str = MODEL) -> Memory:
         with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
-            return recall_memory(con, MODEL, stream, market, origin)[0]
+            return recall_memory(con, model, stream, market, origin)[0]
 
     return Stretch(market=market, first=origin + 600, new_memory=new_memory)
 
@@ -75,9 +75,15 @@ def fresh_learner() -> Callable[..., Learner]:
 
 
 @pytest.fixture(params=OURS)
-def any_learner(request: pytest.FixtureRequest) -> Callable[..., Learner]:
-    """The same, of each of our models in turn."""
-    return learner_of(request.param)
+def any_model(request: pytest.FixtureRequest) -> str:
+    """Each of our models in turn."""
+    return request.param
+
+
+@pytest.fixture
+def any_learner(any_model: str) -> Callable[..., Learner]:
+    """Makes a learner of that model."""
+    return learner_of(any_model)
 
 
 def learner_of(model: str) -> Callable[..., Learner]:

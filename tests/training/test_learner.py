@@ -1,6 +1,7 @@
 """A learner from nothing, to tensors and back."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_tensors_that_do_not_fit_are_refused_with_the_number_of_their_checkpoint
 
 
 def test_an_unknown_model_is_refused_with_the_models_there_are():
-    with pytest.raises(SettingRefused, match="model 'gpt' is unknown; the models are transformer, cnn, lstm"):
+    with pytest.raises(SettingRefused, match="model 'gpt' is unknown; the models are transformer, cnn, lstm, dqn"):
         model_of("gpt")
 
 
@@ -87,10 +88,17 @@ def test_a_configuration_that_cannot_be_built_is_refused(wrong: dict, message: s
         TransformerConfig(**wrong)
 
 
-@pytest.mark.parametrize(("name", "thousands"), [("transformer", 124), ("cnn", 87), ("lstm", 76)])
-def test_a_model_has_the_size_that_is_stated(name: str, thousands: int):
-    count = sum(
-        parameter.numel()
-        for parameter in new_learner(name, Hyperparameters(), torch.device("cpu"), OWN).model.parameters()
+@pytest.mark.parametrize(
+    ("name", "per_block", "around"), [("transformer", 30, 78), ("cnn", 66, 23), ("lstm", 51, 23), ("dqn", 48, 24)]
+)
+def test_a_model_has_the_size_that_is_stated_in_thousands_of_weights(name: str, per_block: int, around: int):
+    hour = CandleBlock(symbol="ETH/USDT", timeframe="1h", length=300)
+    one, two = (
+        sum(
+            parameter.numel()
+            for parameter in new_learner(name, Hyperparameters(), torch.device("cpu"), shape).model.parameters()
+        )
+        for shape in (OWN, replace(OWN, candles=(*OWN.candles, hour)))
     )
-    assert count == pytest.approx(1000 * thousands, rel=0.07)
+    assert two - one == pytest.approx(1000 * per_block, rel=0.03)
+    assert one - (two - one) == pytest.approx(1000 * around, rel=0.03)

@@ -32,15 +32,15 @@ def test_the_losses_of_the_first_twenty_steps_are_the_golden_ones(stretch, fresh
     assert found == pytest.approx(GOLDEN, rel=1e-4), str([round(loss, 6) for loss in found])
 
 
-def test_ten_steps_are_five_and_five_more_from_what_was_saved(stretch, any_learner: Callable):
+def test_ten_steps_are_five_and_five_more_from_what_was_saved(stretch, any_learner: Callable, any_model: str):
     """Resume, to the bit: weights, running mean, optimizer, draws, losses and predictions."""
-    at_once, memory = any_learner(), stretch.new_memory()
+    at_once, memory = any_learner(), stretch.new_memory(any_model)
     whole = stretch.run(at_once, memory, 0, 420)
     rows = [step.event_row - stretch.first for step in whole.steps]
     assert len(rows) > 20
     middle, end = rows[5], rows[10]
 
-    first, resumed_memory = any_learner(), stretch.new_memory()
+    first, resumed_memory = any_learner(), stretch.new_memory(any_model)
     before = stretch.run(first, resumed_memory, 0, middle)
     saved = tensors_of(first)
     second = any_learner(seed=99)
@@ -63,14 +63,14 @@ def test_ten_steps_are_five_and_five_more_from_what_was_saved(stretch, any_learn
     np.testing.assert_array_equal(resumed_memory.predictions[made], memory.predictions[made])
     np.testing.assert_array_equal(resumed_memory.checkpoint[made], memory.checkpoint[made])
 
-    alone, memory = any_learner(), stretch.new_memory()
+    alone, memory = any_learner(), stretch.new_memory(any_model)
     stretch.run(alone, memory, 0, end)
     assert bytes_of(alone) == bytes_of(second)
 
 
-def test_a_prediction_is_the_same_whatever_is_predicted_with_it(stretch, any_learner: Callable):
+def test_a_prediction_is_the_same_whatever_is_predicted_with_it(stretch, any_learner: Callable, any_model: str):
     """To the bit, for one number of threads: a live prediction is made alone, in a backfill among many."""
-    learner, memory, count = any_learner(), stretch.new_memory(), 96
+    learner, memory, count = any_learner(), stretch.new_memory(any_model), 96
     rows = stretch.first + np.arange(count)
     norm = memory.norm_params[600 : 600 + count]
 
@@ -85,9 +85,9 @@ def test_a_prediction_is_the_same_whatever_is_predicted_with_it(stretch, any_lea
     np.testing.assert_array_equal(said(mixed), together[mixed])
 
 
-def test_absurd_values_after_the_close_change_no_prediction(stretch, any_learner: Callable):
+def test_absurd_values_after_the_close_change_no_prediction(stretch, any_learner: Callable, any_model: str):
     """Trap 3, through the model."""
-    learner, memory = any_learner(), stretch.new_memory()
+    learner, memory = any_learner(), stretch.new_memory(any_model)
     blocks, row = stretch.market.blocks, stretch.first + 50
     tape = blocks.own
     rows = tape.rows.copy()
@@ -101,8 +101,10 @@ def test_absurd_values_after_the_close_change_no_prediction(stretch, any_learner
     np.testing.assert_array_equal(*seen)
 
 
-def test_probabilities_are_probabilities_and_the_predicted_candle_is_one(stretch, any_learner: Callable):
-    learner, memory = any_learner(), stretch.new_memory()
+def test_probabilities_are_probabilities_and_the_predicted_candle_is_one(
+    stretch, any_learner: Callable, any_model: str
+):
+    learner, memory = any_learner(), stretch.new_memory(any_model)
     frame = stretch.market.blocks.gather(stretch.first + np.arange(50), memory.norm_params[600:650])
     said = forward(learner, frame).predictions
     assert np.isfinite(said).all()

@@ -73,6 +73,8 @@ def make() -> Callable[..., Made]:
             predictions=predicted[:end],
             hidden=np.zeros((end, 1), np.float16),
             extras=np.zeros((end, 0), np.float32),
+            served=np.full((end, 5), np.nan, np.float32),
+            served_by=np.full(end, -1, np.int32),
             trend=np.zeros(end, np.int8),
             checkpoint=np.zeros(end, np.int32),
             uses=np.zeros(end, np.int16),

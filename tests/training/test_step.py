@@ -79,7 +79,7 @@ def test_targets_are_in_the_units_of_the_reference_that_asked(batch: Batch, stre
         batch.candle_B4.numpy()[known], labels.candle.log_returns[at][known] / scale[known, None], rtol=1e-5
     )
     closes = batch.frame.candles[0][:, -1, 3].numpy()
-    np.testing.assert_array_equal(batch.norm_B4[:, 0].numpy(), closes)
+    np.testing.assert_array_equal(batch.frame.norm[:, 0].numpy(), closes)
 
 
 def test_the_mean_that_predicts_starts_with_the_weights_and_then_lags_behind_them(fresh_learner: Callable):

@@ -21,7 +21,7 @@ KERNELS = ((6, 3), (5, 5), (4, 2))  # rows that a place sees, and how far apart 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CnnConfig:
-    """About 51,000 weights per block of candles, and 30,000 around them."""
+    """About 66,000 weights per block of candles, and 23,000 around them."""
 
     width: int = 64
 

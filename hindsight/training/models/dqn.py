@@ -24,7 +24,7 @@ USUAL_SCALE = 1e-3  # of returns: all else that a model reads is relative to it,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DqnConfig:
-    """About 46,000 weights per block of candles, and 30,000 around them."""
+    """About 48,000 weights per block of candles, and 24,000 around them."""
 
     rows: int = 16
     width: int = 64
@@ -50,10 +50,8 @@ class Dqn(nn.Module):
         nn.init.zeros_(self.worth.bias)
 
     def forward(self, frame: Frame[Tensor]) -> ModelOutput:
-        seen = views(frame, self.shape)
-        states = [
-            newest(x_BLC[:, -self.rows :].flatten(1)) for newest, x_BLC in zip(self.newest, seen.sequences, strict=True)
-        ]
+        seen = views(frame, self.shape, self.rows)
+        states = [newest(x_BLC.flatten(1)) for newest, x_BLC in zip(self.newest, seen.sequences, strict=True)]
         scale_B1 = torch.log(frame.norm[:, 1:2] / USUAL_SCALE)
         hidden_BD = self.fusion(states, torch.cat([seen.context, scale_B1], dim=1))
         return self.heads(hidden_BD)._replace(extras_BE=self.worth(hidden_BD))

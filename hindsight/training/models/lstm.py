@@ -18,7 +18,7 @@ from hindsight.training.views import sizes_of, views
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LstmConfig:
-    """About 47,000 weights per block of candles, and 30,000 around them."""
+    """About 51,000 weights per block of candles, and 23,000 around them."""
 
     patch: int = 5
     width: int = 64

@@ -22,7 +22,7 @@ from hindsight.training.views import sizes_of, views
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
-    """About 29,000 weights per block of candles, and 76,000 around them."""
+    """About 30,000 weights per block of candles, and 78,000 around them."""
 
     patch: int = 10
     width: int = 64
