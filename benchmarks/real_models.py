@@ -16,190 +16,19 @@ command goes on where it was stopped, and with a later `--until` it learns only 
 """
 
 import argparse
-import json
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.fresh import CHECKOUT
-from benchmarks.homes import CANDLES, record
-from hindsight.configured import device_of, hyperparameters, shape_of
-from hindsight.learn import learn
-from hindsight.market.streams import Stream, Window, from_ms, to_ms
-from hindsight.recall import Market, recall_market, recall_memory
-from hindsight.settings import Settings, load
-from hindsight.store.market_tables import pivot_mark
-from hindsight.store.warehouse import Warehouse
-from hindsight.training.learner import new_learner
-from hindsight.training.loop import AT_ONCE, forward, train
-from hindsight.training.memory import Memory
-from hindsight.training.replay import Draw, step_seed
-
-HINDSIGHT, WITHOUT_REPLAY, FROZEN, REFIT = "in hindsight", "without replay", "frozen", "refit"
-OVERRIDES: dict[str, dict[str, object]] = {HINDSIGHT: {}, WITHOUT_REPLAY: {"max_uses": 1}}
-NONE_DRAWN = Draw(rows=np.empty(0, np.int64), high=0, weight_normal=1.0, weight_high=1.0)
-MOST = 10_000_000  # the largest `promote_every`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What is compared: one market, a window, and how often models predict and learn in it."""
-
-    symbol: str
-    since: datetime
-    until: datetime
-    frozen_at: datetime
-    predict_every: int
-    train_every: int
-    batch_size: int
-    models: tuple[str, ...]
-    refit_every: timedelta
-    refit_on: timedelta
-    passes: int
-    cache: Path
-
-    def settings(self, way: str) -> Settings:
-        """The settings of the home in which that way is learned; `frozen` and `refit` stand in that of `in hindsight`.
-
-        It is named after all that what is learned depends on, but for the end.
-        """
-        own = OVERRIDES.get(way, {})
-        cadence = f"every {self.predict_every} {self.train_every} {self.batch_size}"
-        named = f"{self.symbol.replace('/', '')} {self.since:%Y%m%d} frozen {self.frozen_at:%Y%m%d} {cadence}"
-        return load(
-            home=self.cache / "-".join((named, *map(str, own.values()))).replace(" ", "-"),
-            source=f"archive:{CANDLES}",
-            symbols=(self.symbol,),
-            models=self.models,
-            predict_every=self.predict_every,
-            train_every=self.train_every,
-            batch_size=self.batch_size,
-            promote_every=_one_look_at(self.frozen_at),
-            device="cpu",
-            **own,
-        )
-
-    @property
-    def refits(self) -> list[Window]:
-        """The stretches that a refit predicts, the last one cut at the end."""
-        starts = [self.frozen_at]
-        while starts[-1] + self.refit_every < self.until:
-            starts.append(starts[-1] + self.refit_every)
-        return [Window(start=start, end=min(start + self.refit_every, self.until)) for start in starts]
-
-
-def _one_look_at(moment: datetime) -> int:
-    """A `promote_every` of minutes on whose grid `moment` lies, and nothing else for years around it."""
-    minutes = to_ms(moment) // 60_000
-    parts = next(parts for parts in range(1, 100) if minutes % parts == 0 and minutes // parts <= MOST)
-    return minutes // parts
-
-
-def learn_in_loop(trial: Trial, way: str, model: str, say: Callable[[str], None]) -> None:
-    """Takes one model through the loop up to the end of the trial; what it has learned already, it keeps."""
-    settings = trial.settings(way)
-    stream = settings.streams[0]
-    record(settings.home, stream, Window(start=trial.since, end=trial.until))
-    began, processor = time.perf_counter(), time.process_time()
-    report = learn(settings, stream, model, trial.until)
-    if report.closes:
-        took = (report.closes, report.steps, time.perf_counter() - began, time.process_time() - processor)
-        _note(settings, way, model, *took, say)
-
-
-def refit(trial: Trial, model: str, say: Callable[[str], None]) -> None:
-    """Predicts every stretch with weights fitted before it began, and keeps what they said beside the home."""
-    settings = trial.settings(REFIT)
-    due = [each for each in trial.refits if not is_said(trial, model, each)]
-    if not due:
-        return
-    market, memory = recalled(settings, model, trial.until)
-    for stretch in due:
-        began, processor = time.perf_counter(), time.process_time()
-        rows, said, steps = _refit(trial, settings, model, market, memory, stretch)
-        file = refit_file(trial, model, stretch)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file.with_suffix(".unfinished.npz"), rows=rows, said=said)
-        file.with_suffix(".unfinished.npz").rename(file)
-        closes = (stretch.end - stretch.start) // settings.streams[0].step
-        took = (closes, steps, time.perf_counter() - began, time.process_time() - processor)
-        _note(settings, REFIT, model, *took, say)
-
-
-def _refit(
-    trial: Trial, settings: Settings, model: str, market: Market, memory: Memory, stretch: Window
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The rows [N] of the stretch, what new weights say at them [N, 17], and the steps that these took."""
-    step_ms, blocks, labels = settings.streams[0].step_ms, market.blocks, market.labels
-    first, end = (to_ms(moment) // step_ms for moment in (stretch.start, stretch.end))
-    oldest = first - trial.refit_on // timedelta(milliseconds=step_ms)
-    learner = new_learner(model, hyperparameters(settings), device_of(settings), blocks.shape)
-    made = np.flatnonzero(memory.made) + memory.first_row
-    known = made[(made >= oldest) & (labels.candle.settled[made - memory.first_row] < first)]
-    chance = np.random.Generator(np.random.PCG64(step_seed(settings.seed, first, "candle")))
-    for _ in range(trial.passes):
-        shuffled = chance.permutation(known)
-        for batch in range(0, len(shuffled) - trial.batch_size + 1, trial.batch_size):
-            chosen = np.sort(shuffled[batch : batch + trial.batch_size])
-            train(learner, blocks, labels, memory, chosen, NONE_DRAWN, first - 1)
-    asked = made[(made >= first) & (made < end)]
-    said = [
-        forward(learner, blocks.gather(part, memory.norm_params[part - memory.first_row])).predictions
-        for part in np.array_split(asked, max(1, -(-len(asked) // AT_ONCE)))
-    ]
-    return asked, np.concatenate(said), learner.number
-
-
-def recalled(settings: Settings, model: str, until: datetime) -> tuple[Market, Memory]:
-    """The market from its first candle to `until`, and the references that the loop has made in it."""
-    stream = settings.streams[0]
-    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=60)
-    with warehouse.reading() as con:
-        mark = pivot_mark(con, stream)
-        if mark is None:
-            raise RuntimeError(f"{settings.home} holds no pivots of {stream}")
-        first, end = to_ms(mark.since) // stream.step_ms, to_ms(until) // stream.step_ms
-        market = recall_market(con, settings, model, stream, shape_of(settings, stream, model), first, end)
-        memory, _, _ = recall_memory(con, model, stream, market, end)
-    return market, memory
-
-
-def refit_file(trial: Trial, model: str, stretch: Window) -> Path:
-    """Where the predictions of a stretch are kept."""
-    fitted = f"{trial.refit_every.days}-{trial.refit_on.days}-{trial.passes}"
-    return trial.settings(REFIT).home / f"refits-{fitted}" / model / f"{stretch.start:%Y%m%d}.npz"
-
-
-def is_said(trial: Trial, model: str, stretch: Window) -> bool:
-    """Whether the predictions of a stretch are kept, up to its end."""
-    file = refit_file(trial, model, stretch)
-    if not file.exists():
-        return False
-    last = from_ms((int(np.load(file)["rows"][-1]) + 1) * 60_000)
-    return last + 2 * timedelta(minutes=trial.predict_every) > stretch.end
-
-
-def _note(
-    settings: Settings, way: str, model: str, closes: int, steps: int, wall: float, processor: float, say: Callable
-) -> None:
-    """Adds what a run took to the others of its way and model."""
-    file = settings.home / "took.json"
-    took = json.loads(file.read_text()) if file.exists() else {}
-    before = took.get(f"{way} {model}", [0, 0, 0.0, 0.0])
-    took[f"{way} {model}"] = [old + new for old, new in zip(before, (closes, steps, wall, processor), strict=True)]
-    file.write_text(json.dumps(took, indent=2) + "\n")
-    say(f"{way}, {model}: {closes:,} closes, {steps:,} steps, {wall:.0f} s, processor {processor:.0f} s")
+from benchmarks.homes import scratch
+from benchmarks.real_scores import report
+from benchmarks.real_trial import HINDSIGHT, REFIT, WITHOUT_REPLAY, Trial, learn_in_loop, refit
 
 
 def main() -> None:
     """The command line."""
-    from benchmarks.real_scores import report
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     moment = datetime.fromisoformat
     parser.add_argument("--symbols", nargs="+", default=["ETH/USDT", "BTC/USDT"])
@@ -210,7 +39,9 @@ def main() -> None:
     parser.add_argument("--train-every", type=int, default=15, help="closes per training step, beside those of pivots")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--models", nargs="+", default=["cnn", "lstm", "transformer", "dqn"])
-    parser.add_argument("--ways", nargs="*", default=[HINDSIGHT, REFIT, WITHOUT_REPLAY], help="what is run; none: report")
+    parser.add_argument(
+        "--ways", nargs="*", default=[HINDSIGHT, REFIT, WITHOUT_REPLAY], help="what is run; none: report"
+    )
     parser.add_argument("--ways-of", nargs="+", help="models that the ways are run of, where not all")
     parser.add_argument("--refit-every", type=int, default=14, help="days")
     parser.add_argument("--refit-on", type=int, default=28, help="days")
@@ -218,8 +49,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=CHECKOUT / ".hindsight" / "real-models")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    for symbol in chosen.symbols:
-        trial = Trial(
+    trials = [
+        Trial(
             symbol=symbol,
             **{name: getattr(chosen, name).replace(tzinfo=UTC) for name in ("since", "until", "frozen_at")},
             **{name: getattr(chosen, name) for name in ("predict_every", "train_every", "batch_size", "passes")},
@@ -228,13 +59,17 @@ def main() -> None:
             refit_on=timedelta(days=chosen.refit_on),
             cache=chosen.cache.resolve(),
         )
-        for way in chosen.ways:
-            for model in chosen.ways_of or trial.models:
-                if way == REFIT:
-                    refit(trial, model, print)
-                else:
-                    learn_in_loop(trial, way, model, print)
-        report(trial)
+        for symbol in chosen.symbols
+    ]
+    with scratch():
+        for trial in trials:
+            for way in chosen.ways:
+                for model in chosen.ways_of or trial.models:
+                    if way == REFIT:
+                        refit(trial, model, print)
+                    else:
+                        learn_in_loop(trial, way, model, print)
+            report(trial)
 
 
 if __name__ == "__main__":

@@ -104,9 +104,14 @@ def _lessons(
 def learn_from_pivots(
     settings: Settings, pivots: Iterable[tuple[Stream, datetime]], clock: Callable[[], datetime]
 ) -> Advanced:
-    """Takes every model to the closes at which these level-2 pivots were confirmed; again, it changes nothing."""
+    """Takes every model to the closes at which these level-2 pivots were confirmed; again, it changes nothing.
+
+    Pivots of streams that nobody predicts are passed over.
+    """
     advanced = Advanced()
     for stream, close in pivots:
+        if stream not in settings.predicted_streams:
+            continue
         for model in in_order(settings.models):
             try:
                 advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock)

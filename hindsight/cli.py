@@ -5,17 +5,16 @@ The command line is the front door: it alone inside `hindsight` calls `pipelines
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from hindsight.errors import HindsightError
 from hindsight.market.streams import Window, floor_to
+from hindsight.models_command import models
 from hindsight.settings import Settings, as_toml, load
+from hindsight.terminal import console, told_plainly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,23 +29,13 @@ app = typer.Typer(
         "be overridden by an environment variable, as in HINDSIGHT_SOURCE=archive:DIR."
     ),
 )
-console = Console()
+app.add_typer(models, name="models")
 DEMO = {
     "HINDSIGHT_SOURCE": "simulated",
     "HINDSIGHT_SYMBOLS": "ETH/USDT,BTC/USDT",
     "HINDSIGHT_TIMEFRAMES": "1m",
     "HINDSIGHT_FIRST_MONTH": "2024-01",
 }
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    """An error that Hindsight raised on purpose ends as its message and exit code 1, without a traceback."""
-    try:
-        yield
-    except HindsightError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -57,7 +46,7 @@ def demo() -> None:
     """
     os.environ.update(DEMO)
     console.print("The data is [b]simulated[/b]: a seeded market with a known, planted predictability.")
-    with _told_plainly():
+    with told_plainly():
         settings = load()
         _backfill(settings, _window(settings, "2024-01-01", "2024-01-15"))
         _print_summary(settings)
@@ -87,7 +76,7 @@ def backfill(
     narrowed = {"SYMBOLS": symbol, "TIMEFRAMES": timeframe, "MODELS": model}
     # By environment, so that the processes of the runs and the partitions that they fill agree on it.
     os.environ.update({f"HINDSIGHT_{name}": ",".join(values) for name, values in narrowed.items() if values})
-    with _told_plainly():
+    with told_plainly():
         settings = load()
         _backfill(settings, _window(settings, since, until))
         _print_summary(settings)
@@ -102,7 +91,7 @@ def up(
 
     Whatever of it dies is started again. With simulated candles it starts the venue that they come from, too.
     """
-    with _told_plainly():
+    with told_plainly():
         from pipelines.up.command import up as run_all
 
         run_all(load(), port, feed=feed)
@@ -119,7 +108,7 @@ def feed() -> None:
     """
     from hindsight.exchange.feed.command import run_feed_command
 
-    with _told_plainly():
+    with told_plainly():
         run_feed_command(load())
 
 
@@ -129,7 +118,7 @@ def status() -> None:
     from hindsight.printing import print_status
     from hindsight.status import status as how_things_stand
 
-    with _told_plainly():
+    with told_plainly():
         print_status(how_things_stand(load()), console)
 
 
@@ -144,7 +133,7 @@ def show(inference_id: Annotated[int, typer.Argument(help="inference_id of a ref
     from hindsight.printing import print_remade
     from hindsight.remake import remake
 
-    with _told_plainly():
+    with told_plainly():
         remade = remake(load(), inference_id)
     print_remade(remade, console)
     if not remade.is_same:
@@ -177,7 +166,7 @@ def venue(
     """
     from hindsight.exchange.venue.command import run_venue
 
-    with _told_plainly():
+    with told_plainly():
         run_venue(load(), port=port, speed=speed, start=start, recording=recording, faults=fault or [])
 
 

@@ -13,21 +13,21 @@ from datetime import datetime
 import duckdb
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from hindsight.configured import decision_rule
-from hindsight.inference.book_tape import BOOK_COLUMN, BookTape
 from hindsight.inference.decisions import Decisions
 from hindsight.inference.decisions import decide as act
-from hindsight.inference.frames import COLUMN, Tape
+from hindsight.inference.frames import COLUMN
 from hindsight.inference.gate_state import GateState
 from hindsight.inference.labels import candle_labels
-from hindsight.inference.mixture import CONTEXT, Closes, GateRule, Mixed, mix
+from hindsight.inference.mixture import CONTEXT, Closes, GateRule, Mixed, Numbers, Rows, mix
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.recall_blocks import deadline
 from hindsight.settings import Settings
-from hindsight.store import book_tapes
 from hindsight.store import tape as tapes
+from hindsight.store.book_tables import books_known_at
 from hindsight.store.decision_tables import append_decisions, first_opinion, read_gate, read_opinions
 from hindsight.store.inference_tables import predicted_until
 from hindsight.store.market_tables import pivot_mark
@@ -35,6 +35,11 @@ from hindsight.store.warehouse import Warehouse
 
 AT_ONCE = 20_000  # closes in one transaction
 DAY_MS = 86_400_000
+# A decision reads the book as it was known so long before its close. Live, the row of the last second may be stored
+# after the close is decided, and a backfill, which finds it, must read no more than that. Of a row that is later still
+# the decision knew nothing: it stands as it was made, and the gate learns from it by what it read then, which its state
+# keeps. Only a gate that is made anew finds such a row.
+BOOK_LAG_MS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,6 @@ def _mix(
     assert mark is not None
     span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
     tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
-    book = book_tapes.load(con, settings.tape_path, stream, span) if "book" in " ".join(settings.frame) else None
     known = tape.first_known(start, end)
     label = candle_labels(start, known)
     moved = label.usable & (label.log_returns[:, 3] != 0)
@@ -116,7 +120,7 @@ def _mix(
     closes = Closes(
         rows=asked,
         buy=buy,
-        context=_context(asked, scale, tape, book),
+        context=context_at(con, stream, asked, scale),
         up=np.where(moved, label.log_returns[:, 3] > 0, -1).astype(np.int8)[at],
         settled=label.settled[at],
     )
@@ -140,19 +144,23 @@ def _opinions(
     return buy, scale
 
 
-def _context(rows: np.ndarray, scale: np.ndarray, tape: Tape, book: BookTape | None) -> np.ndarray:
-    """The features of CONTEXT [N, C] as known at the close of each row."""
-    made_ms = (rows + 1) * tape.step_ms
+def context_at(con: duckdb.DuckDBPyConnection, stream: Stream, rows: Rows, scale: Numbers) -> NDArray[np.float64]:
+    """The features of CONTEXT [N, C] as known at the close of each row; NaN: unknown. `scale` [N] is of the returns.
+
+    The book is read wherever it is recorded, whether frames hold it or not, as it was known BOOK_LAG_MS before a close.
+    """
+    made_ms = (rows + 1) * stream.step_ms
     angle = 2 * math.pi * (made_ms % DAY_MS) / DAY_MS
-    unknown = np.full(len(rows), np.nan)
-    imbalance = book.gather(made_ms, 1)[:, 0, BOOK_COLUMN["imbalance"]] if book else unknown
+    books = books_known_at(con, stream, made_ms - BOOK_LAG_MS)
+    spread, imbalance = (books[name].fill_null(np.nan).to_numpy() for name in ("relative_spread", "imbalance"))
     features = {
         "volatility": np.log(scale),
+        "spread": np.log(np.where(spread > 0, spread, np.nan)),  # where venues overlap there is none to speak of
         "imbalance": imbalance,
         "day_sine": np.sin(angle),
         "day_cosine": np.cos(angle),
     }
-    return np.column_stack([features.get(feature.name, unknown) for feature in CONTEXT]).astype(np.float64)
+    return np.column_stack([features[feature.name] for feature in CONTEXT]).astype(np.float64)
 
 
 def _records(settings: Settings, stream: Stream, mixed: Mixed, models: tuple[str, ...]) -> pl.DataFrame:

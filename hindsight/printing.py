@@ -7,13 +7,16 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from hindsight.decision_printing import print_decisions, print_refused
 from hindsight.fact_table import print_facts, shown
 from hindsight.live_printing import print_live
+from hindsight.model_printing import signed
 from hindsight.status import Status
 
 if TYPE_CHECKING:
     from hindsight.remake import Remade  # imports torch, which takes over a second
 
+NAMES_WIDTH, LEARNER_WIDTH = 28, 25  # of a column of facts, and of one per model and stream
 LEARNER = ("model", "venue", "symbol", "timeframe")
 PIVOT_TYPES = ("L2L", "L2H", "L3L", "L3H")
 PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight.inference.predictions
@@ -25,16 +28,23 @@ PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight
 
 
 def print_status(status: Status, console: Console) -> None:
-    """What is stored; per model and stream, what it has come to and how it compares with the baselines; the feed."""
+    """What is stored; per model and stream, what it has come to and how it compares with the baselines; what was
+    decided; the feed."""
     if status.stored.is_empty():
         console.print("Nothing is stored yet. Start with [b]hindsight demo[/b] or [b]hindsight backfill --help[/b].")
         print_live(status.live, console)
         return
     print_facts(console, "Stored", _stored_facts(status), _streams(status.stored))
     learners = status.learned.select(LEARNER).rows()
-    print_facts(console, "Learned", _learned_facts(status), [f"{m}\n{v} {s} {t}" for m, v, s, t in learners])
+    facts, fitting = _learned_facts(status), max(1, (console.width - NAMES_WIDTH) // LEARNER_WIDTH)
+    for some in (slice(start, start + fitting) for start in range(0, len(learners), fitting)):
+        told = {name: values[some] for name, values in facts.items()}
+        print_facts(console, "Learned", told, [f"{m}\n{v} {s} {t}" for m, v, s, t in learners[some]])
+    print_refused(console, status.refused)
     for learner in learners:
         _print_scores(console, learner, _of(status.scores, learner))
+    print_decisions(console, status.decisions, status.decision_scores)
+    _print_trading(console, status.trading)
     if status.bytes_per_reference is not None:
         console.print(f"A reference takes at most {status.bytes_per_reference:.0f} bytes on disk, prediction included.")
     print_live(status.live, console)
@@ -73,14 +83,25 @@ def _learned_facts(status: Status) -> dict[str, Sequence[object]]:
         .select(*LEARNER, best_checkpoint="checkpoint_id", its_prequential_loss="prequential_loss")
     )
     whole = status.learned
-    for part in (trends, serving, best):
+    for part in (trends, serving, best, status.looks):
         whole = whole.join(part, on=LEARNER, how="left", maintain_order="left")
+    is_promoted = pl.col("serving") == pl.col("serving_checkpoint")
+    whole = whole.with_columns(serving_since=pl.when(is_promoted).then("serving_since"))
     names = (
         *("references", "newest_reference", "settled", "unusable_outcomes", "learned_until", "candles_due"),
         *("trends", "validated", "correct", "trend_accuracy", "trends_pending", "expired"),
-        *("steps", "steps_per_second", "serving_checkpoint", "best_checkpoint", "its_prequential_loss"),
+        *("steps", "steps_per_second", "serving_checkpoint", "serving_since"),
     )
-    return {name.replace("_", " "): whole[name].to_list() for name in names}
+    facts: dict[str, Sequence[object]] = {name.replace("_", " "): whole[name].to_list() for name in names}
+    looks = whole.select("event_time", "outcome", "difference", "difference_low", "difference_high").rows()
+    facts |= {
+        "last look": [when for when, *_ in looks],
+        "its outcome": [outcome for _, outcome, *_ in looks],
+        "challenger - champion": [None if each is None else signed(each) for _, _, each, *_ in looks],
+        "… lies within": [None if low is None else f"{signed(low)}, {signed(high)}" for *_, low, high in looks],
+    }
+    facts |= {name.replace("_", " "): whole[name].to_list() for name in ("best_checkpoint", "its_prequential_loss")}
+    return facts
 
 
 def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFrame) -> None:
@@ -101,6 +122,14 @@ def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFra
             table.add_row(*(shown(cell) for cell in cells), style=style)
         table.add_section()
     console.print(table)
+
+
+def _print_trading(console: Console, trading: pl.DataFrame) -> None:
+    """What the positions of models have earned; one column each."""
+    facts = trading.drop(LEARNER).rename({"turnover": "turnover_per_day", "sharpe": "sharpe_per_year"})
+    columns = [f"{model}\n{' '.join(stream)}" for model, *stream in trading.select(LEARNER).iter_rows()]
+    named = {name.replace("_", " "): facts[name].to_list() for name in facts.columns}
+    print_facts(console, "Traded on paper, net of fee and half_spread", named, columns)
 
 
 def _streams(frame: pl.DataFrame) -> list[str]:

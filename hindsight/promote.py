@@ -17,7 +17,6 @@ import polars as pl
 from hindsight.inference.evidence import Evidence, paired_evidence
 from hindsight.inference.labels import Labels
 from hindsight.inference.predictions import SERVED, reference_losses
-from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream, to_ms
 from hindsight.settings import Settings
 from hindsight.store.promotion_tables import PROMOTION, serving

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from hindsight.configured import device_of, drift_rule, hyperparameters, schema_of, shape_of
+from hindsight.configured import device_of, drift_rule, hyperparameters, shape_of
 from hindsight.errors import CheckpointUnreadable, SchemaMismatch
 from hindsight.inference.blocks import GATHERED, Blocks
 from hindsight.inference.completeness import SCALE, Completeness, completeness
@@ -203,25 +203,40 @@ class Lineage:
     stretches: list["_Stretch"]
 
 
-def recall_weights(warehouse: Warehouse, settings: Settings, model: str, stream: Stream, number: int) -> Learner:
+def recall_weights(
+    warehouse: Warehouse,
+    settings: Settings,
+    model: str,
+    stream: Stream,
+    number: int,
+    shape: FrameShape | None = None,
+) -> Learner:
     """The learner as it stood after training step `number`: the nearest readable checkpoint, and the steps since.
 
-    The warehouse is open while the records are read, and no longer when the steps are lived again.
+    The warehouse is open while the records are read, and no longer when the steps are lived again. For `shape` see
+    `recall_lineage`.
     """
     with warehouse.reading() as con:
-        lineage = recall_lineage(con, settings, model, stream, number)
+        lineage = recall_lineage(con, settings, model, stream, number, shape)
     return relive(lineage)
 
 
 def recall_lineage(
-    con: duckdb.DuckDBPyConnection, settings: Settings, model: str, stream: Stream, number: int
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    model: str,
+    stream: Stream,
+    number: int,
+    shape: FrameShape | None = None,
 ) -> Lineage:
     """The nearest checkpoint at or before step `number`, and the records of the steps since.
 
-    A checkpoint that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
+    Of frames of `shape`, which is that of the settings where none is given: older lineages had others. A checkpoint
+    that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
     """
-    shape, hyper, device = shape_of(settings, stream, model), hyperparameters(settings), device_of(settings)
-    schema = schema_of(settings, stream, model)
+    shape = shape or shape_of(settings, stream, model)
+    schema = schema_hash(str(model_of(model).config), shape)
+    hyper, device = hyperparameters(settings), device_of(settings)
     kept = read_checkpoints(con, model, stream).filter(
         pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
     )
@@ -245,7 +260,7 @@ def recall_lineage(
         device=device,
         shape=shape,
         learner=learner,
-        stretches=[_stretch(con, settings, model, stream, part) for part in _by_hyperparameters(steps)],
+        stretches=[_stretch(con, settings, model, stream, shape, part) for part in _by_hyperparameters(steps)],
     )
 
 
@@ -279,14 +294,18 @@ def _by_hyperparameters(steps: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def _stretch(
-    con: duckdb.DuckDBPyConnection, settings: Settings, model: str, stream: Stream, steps: pl.DataFrame
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    model: str,
+    stream: Stream,
+    shape: FrameShape,
+    steps: pl.DataFrame,
 ) -> _Stretch:
     """Everything that living `steps` again needs of the tables."""
     hyper = Hyperparameters(**json.loads(steps["hyperparameters"][0]))
     event_rows = steps["event_time"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
     used = np.concatenate([steps[name].explode().drop_nulls().to_numpy() for name in ("settled", "replayed")])
     made_rows = made_at_ms(model, stream, used.astype(np.uint64)) // stream.step_ms - 1
-    shape = shape_of(settings, stream, model)
     first, end = int(min(made_rows.min(), event_rows.min())), int(event_rows.max()) + 1
     market = recall_market(con, settings, model, stream, shape, first, end, rule=hyper.trend_rule)
     memory, _, _ = recall_memory(con, model, stream, market, end)

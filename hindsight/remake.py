@@ -5,6 +5,7 @@ weights are those after the `checkpoint_id`-th training step, from the nearest k
 (DESIGN §8).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -84,7 +85,7 @@ def remake(settings: Settings, inference_id: int) -> Remade:
         blocks = recall_blocks(con, settings, stream, shape, made_row, made_row + 1)
         _check(blocks, made_row, found, stream, window)
         frame = blocks.gather(np.array([made_row]), found["norm_params"].to_numpy())
-    learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"])
+    learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"], shape)
     return Remade(
         inference_id=inference_id,
         model=row["model"],
@@ -116,8 +117,9 @@ def _check(blocks: Blocks, made_row: int, found: pl.DataFrame, stream: Stream, w
     made_ms = (rows + 1) * stream.step_ms
     for block, tape in zip(blocks.shape.candles, blocks.tapes, strict=True):
         length = block.length + blocks.shape.warmup
-        seen = tape.gather(made_ms // tape.step_ms - 1, length, made_ms)
-        missing = int(np.isnan(seen[0, :, 0]).sum())
+        missing = length  # where the tape does not reach so far
+        with suppress(ValueError):
+            missing = int(np.isnan(tape.gather(made_ms // tape.step_ms - 1, length, made_ms)[0, :, 0]).sum())
         if missing:
             raise ReferenceUnresolvable(f"{name}: {missing} of {length} candles of {block} are gone. {CURE}")
     expected, present = found["digest"][0], blocks.digests(rows)[0]

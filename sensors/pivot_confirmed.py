@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from hindsight.settings import load
 from sensors.runs import about, reason_to_wait
 
 TRAIN = "train_on_pivot"
@@ -29,13 +30,13 @@ def pivot_confirmed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 def wait_for_pivots(instance: dg.DagsterInstance, cursor: str | None, tick_seconds: float) -> dg.SensorResult:
     """One tick of the sensor. The cursor is the last materialisation that was looked at."""
-    started = time.monotonic()
+    started, predicted = time.monotonic(), set(map(str, load().predicted_streams))
     seen = int(cursor) if cursor else _newest(instance)
     reason, passed_over = None, 0
     while time.monotonic() - started < tick_seconds:
         later = dg.AssetRecordsFilter(asset_key=dg.AssetKey("pivots"), after_storage_id=seen)
         records = instance.fetch_materializations(later, limit=AT_ONCE, ascending=True).records
-        confirmed = [pivot for pivot in map(_confirmed_live, records) if pivot is not None]
+        confirmed = [pivot for pivot in map(_confirmed_live, records) if pivot is not None and pivot[0] in predicted]
         if confirmed:
             reason = reason_to_wait(instance, TRAIN, datetime.now(UTC))
             if reason is None:
@@ -45,7 +46,7 @@ def wait_for_pivots(instance: dg.DagsterInstance, cursor: str | None, tick_secon
         time.sleep(PAUSE_SECONDS)
     reason = reason or f"no level-2 pivot was confirmed live in the last {tick_seconds:g} s"
     if passed_over:
-        reason += f"; passed over {passed_over} materialisations of a backfill, or of other levels"
+        reason += f"; passed over {passed_over} materialisations of a backfill, of other levels or of other streams"
     return dg.SensorResult(skip_reason=dg.SkipReason(reason), cursor=str(seen))
 
 

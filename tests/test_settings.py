@@ -16,7 +16,12 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "archive_venue": ("okx", "simulated"),
     "symbols": (["SOL/USDT"], ["ETHUSDT"]),
     "timeframes": (["1h", "1s"], ["7m"]),
+    "predicted": (["ETH/USDT 1m"], None),
     "models": (["another"], ["../another"]),
+    "frame": (["own=60", "BTC/USDT 1m", "pivots=2"], None),
+    "lookback": (60, 9),
+    "warmup": (0, 10_001),
+    "peer_deadline_seconds": (1.5, -1),
     "first_month": ("2020-01", "2020-13"),
     "max_gap": (5, 0),
     "flat_fraction": (2.5, -0.1),
@@ -38,6 +43,15 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "snapshot_every": (500, 9),
     "checkpoints_kept": (7, 11),
     "score_window": (600, 59),
+    "buy_threshold": (0.6, 0.49),
+    "sell_threshold": (0.4, 0.51),
+    "minimum_confidence": (0.5, 1.0),
+    "fee": (0.0, 0.1),
+    "half_spread": (0.001, -0.001),
+    "retrain_steps": (0, -1),
+    "drift_cool_down": (60, 59),
+    "promote_every": (100, 99),
+    "promote_confidence": (0.5, 1.0),
     "lock_timeout_seconds": (5.0, 0),
     "venue_url": ("http://127.0.0.1:8080", "ws:8080"),
     "venue_speed": (60.0, 0.5),
@@ -54,6 +68,7 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "late_seconds": (5.0, 0),
     "alert_urls": (["json://localhost:8000"], None),
     "simulated_seed": (8, -1),
+    "simulated_signal": ("lead", "moonlight"),
     "simulated_phi": (0.1, 1.0),
 }
 REFUSED = {name: refused for name, (_, refused) in EXAMPLES.items() if refused is not None}
@@ -155,6 +170,53 @@ def test_the_printed_file_sets_every_default(here: Path) -> None:
 def test_the_venue_of_every_key_follows_from_the_source(source: str, venue: str) -> None:
     assert load(source=source).venue == venue
     assert {stream.venue for stream in load(source=source).streams} == {venue}
+
+
+# Frames ---------------------------------------------------------------------------------------------------------------
+
+
+def test_every_stream_is_predicted_unless_some_are_named() -> None:
+    both = load(symbols="ETH/USDT,BTC/USDT", timeframes="1m,1h", models="cnn,lstm")
+    assert both.predicted_streams == both.streams
+    chosen = both.model_copy(update={"predicted": ("BTC/USDT 1h", "ETH/USDT 1m")})
+    assert [f"{each.symbol} {each.timeframe}" for each in chosen.predicted_streams] == ["ETH/USDT 1m", "BTC/USDT 1h"]
+    assert len(both.learners) == 8
+    assert {(each.timeframe, model) for each, model in chosen.learners} == {
+        (timeframe, model) for timeframe in ("1m", "1h") for model in ("cnn", "lstm")
+    }
+
+
+def test_a_stream_to_predict_that_is_not_recorded_is_refused_with_those_that_are() -> None:
+    with pytest.raises(
+        SettingRefused, match=r"predicted: expected some of BTC/USDT 1m, ETH/USDT 1m, found ETH/USDT 1h"
+    ):
+        load(predicted="ETH/USDT 1h")
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        pytest.param("own,2m", r"setting frame: expected own, a timeframe \(1s, .*\), .* found '2m'", id="unknown"),
+        pytest.param("own=1", "expected blocks of at least two candles", id="too short"),
+        pytest.param(
+            "own,1h,SOL/USDT 1m",
+            r"setting frame: its blocks ETH/USDT 1h, SOL/USDT 1m are not recorded. Add them to symbols and timeframes",
+            id="not recorded",
+        ),
+        pytest.param("standard", "its blocks ETH/USDT 1s, ETH/USDT 1h, ETH/USDT 1d, BTC/USDT 1s", id="standard"),
+    ],
+)
+def test_a_frame_that_cannot_be_had_is_refused_with_the_blocks_that_are_wrong(frame: str, message: str) -> None:
+    with pytest.raises(SettingRefused, match=message):
+        load(frame=frame)
+
+
+def test_the_standard_frame_stands_once_its_streams_are_recorded_and_named_for_what_they_are() -> None:
+    recorded = {"symbols": "ETH/USDT,BTC/USDT", "timeframes": "1s,1m,1h,1d", "frame": "standard"}
+    assert len(load(**recorded, predicted="ETH/USDT 1m").predicted_streams) == 1
+    assert len(load(**recorded).predicted_streams) == 8
+    with pytest.raises(SettingRefused, match="BTC/USDT 1s are not recorded"):
+        load(**recorded | {"symbols": "ETH/USDT"}, predicted="ETH/USDT 1m")
 
 
 def _text(value: object) -> str:

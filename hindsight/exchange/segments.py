@@ -39,6 +39,7 @@ COLUMNS: dict[Kind, dict[str, tuple[type, ...]]] = {
         "venue": _TEXT,
         "second_ms": _TIME,
         **dict.fromkeys(("price", "bucket_size", "anchor"), _NUMBER),
+        "spread": _MAYBE_NUMBER,
         "amounts": (list,),
         "imbalance": _MAYBE_NUMBER,
         "snapshots": (int,),
@@ -54,6 +55,8 @@ COLUMNS: dict[Kind, dict[str, tuple[type, ...]]] = {
         "side": _TEXT,
     },
 }
+# Columns that older segments lack, and what their rows are read with.
+ADDED: dict[Kind, Row] = {"candles": {}, "order_book": {"spread": None}, "trades": {}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +102,7 @@ def decode(data: bytes, name: str) -> Segment:
             raise ValueError(f"its rows have the digest {digest}, the header says {header['xxh64']}")
         if header["kind"] not in KINDS:
             raise ValueError(f"expected one of {', '.join(KINDS)}, found kind {header['kind']!r}")
-        rows = [json.loads(line, parse_constant=_refuse) for line in body.splitlines()]
+        rows = [_row(header["kind"], line) for line in body.splitlines()]
         if len(rows) != header["rows"]:
             raise ValueError(f"expected {header['rows']} rows, found {len(rows)}")
         for row in rows:
@@ -131,6 +134,11 @@ def what_is_wrong(kind: Kind, row: object) -> str:
         if len(row["amounts"]) != BUCKETS or not all(type(each) in _NUMBER and 0 <= each < math.inf for each in known):
             return f"expected {BUCKETS} amounts of 0 or more, or null"
     return ""
+
+
+def _row(kind: Kind, line: bytes) -> Row:
+    row = json.loads(line, parse_constant=_refuse)
+    return ADDED[kind] | row if isinstance(row, dict) else row
 
 
 def _line(row: Row) -> str:

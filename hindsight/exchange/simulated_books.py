@@ -1,8 +1,9 @@
 """Past order books of the simulated venue: what the book that it shows live comes to on average, second by second.
 
-The mid is the second's close. Orders rest at the same density everywhere, up to chance that differs from bucket to
-bucket and from second to second; more of them are bids or asks by a slow mood that tells nothing. A book that leans
-holds as much at its touch as live, more of it on the side that the leaning favours, and has no mood.
+The mid is the second's close, and the best orders stand one tick off it. Orders rest at the same density everywhere,
+up to chance that differs from bucket to bucket and from second to second; more of them are bids or asks by a slow mood
+that tells nothing. A book that leans holds as much at its touch as live, more of it on the side that the leaning
+favours, and has no mood.
 """
 
 import numpy as np
@@ -57,6 +58,7 @@ def books_of_day(
             "symbol": instrument.symbol,
             "second": (chosen + day * SECONDS) * 1_000_000,
             "price": price,
+            "spread": 2 / 10**instrument.decimals,
             "bucket_size": size,
             "anchor": np.array([tidy(each * size) for each in buckets.tolist()])[which],
             "amounts": amounts.round(2).astype(np.float32),

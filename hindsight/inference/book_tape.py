@@ -53,17 +53,19 @@ class BookTape:
         if last_start < 0 or not len(starts):
             stretches = np.empty((len(starts), length, len(BOOK_COLUMNS)), np.float32)
         else:
-            # Every stretch as a view without a copy [T − L + 1, L, C], and of those the ones asked for, copied.
-            views_NLC = np.lib.stride_tricks.sliding_window_view(self.rows, length, axis=0).swapaxes(1, 2)
-            stretches = views_NLC[np.clip(starts, 0, last_start)]
+            # Every stretch as a view without a copy [T − L + 1, L, C], and of those the ones asked for, copied. Which
+            # rows are absent is read off the tape: successive stretches share its rows, and the copies lie far apart.
+            at = np.clip(starts, 0, last_start)
+            is_absent = np.lib.stride_tricks.sliding_window_view(self.rows[:, PRICE], length)[at] == 0
+            stretches = np.lib.stride_tricks.sliding_window_view(self.rows, length, axis=0).swapaxes(1, 2)[at]
+            if is_absent.any():
+                stretches[is_absent] = np.nan
         reaches_beyond = (starts < 0) | (starts > last_start)
         if reaches_beyond.any():
             stretches[reaches_beyond] = np.nan
             for index in np.flatnonzero(reaches_beyond & (starts > -length) & (starts < len(self.rows))):
                 start = int(starts[index])
                 low, high = max(start, 0), min(start + length, len(self.rows))
-                stretches[index, low - start : high - start] = self.rows[low:high]
-        is_absent = stretches[:, :, PRICE] == 0
-        if is_absent.any():
-            stretches[is_absent] = np.nan
+                rows = self.rows[low:high]
+                stretches[index, low - start : high - start] = np.where(rows[:, PRICE:] == 0, np.nan, rows)
         return stretches

@@ -112,9 +112,10 @@ def walk(
                 slope[2] += pull * skill[k, m]
                 for c in range(features):
                     each = pull * context[k, c]
+                    own[m, c, 0] *= keep_gate
                     own[m, c, 1] = own[m, c, 1] * keep_gate + each * each
-                    step = learning_rate * each / math.sqrt(own[m, c, 1] + GRADIENT_PRIOR)
-                    own[m, c, 0] = own[m, c, 0] * keep_gate - step
+                    if each != 0.0:
+                        own[m, c, 0] -= learning_rate * each / math.sqrt(own[m, c, 1] + GRADIENT_PRIOR)
             for s in range(3):
                 start = 1.0 if s == 2 else 0.0
                 shared[s, 1] = shared[s, 1] * keep_gate + slope[s] * slope[s]

@@ -5,6 +5,7 @@
 | symbol, venue | text | the market that the row is for; the key, with `second` |
 | second | timestamp UTC | first instant, included; the row is known one second later |
 | price | float | mid of the books added up, in the symbol's quote currency |
+| spread | float | best ask - best bid of the same; 0 or less where venues overlap; null where unknown |
 | bucket_size, anchor | float | `anchor = floor(price / bucket_size) * bucket_size` (buckets.py) |
 | amounts | 40 floats | US dollars per bucket, lowest price first; null where a book does not reach, never 0 for it |
 | imbalance | float | within [-1, 1]; null where nothing rests near the price, or a book does not reach so far |
@@ -27,6 +28,7 @@ BOOK_SECONDS = pl.Schema(
         "venue": pl.String,
         "second": TIME,
         "price": pl.Float64,
+        "spread": pl.Float32,
         "bucket_size": pl.Float64,
         "anchor": pl.Float64,
         "amounts": pl.Array(pl.Float32, 2 * SIDE),
@@ -46,6 +48,7 @@ class BookSecond:
     venue: str
     second_ms: int
     price: float
+    spread: float | None
     bucket_size: float
     anchor: float
     amounts: list[float | None]
@@ -77,13 +80,14 @@ def book_frame(rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
 
 def _rules() -> list[pl.Expr]:
     """What is true of every row."""
-    amounts, imbalance = pl.col("amounts").arr, pl.col("imbalance")
+    amounts, imbalance, spread = pl.col("amounts").arr, pl.col("imbalance"), pl.col("spread")
     numbers = [pl.col(name) for name in ("price", "bucket_size", "anchor")]
     return [
         pl.col("symbol").is_not_null() & pl.col("venue").is_not_null(),
         pl.col("second").dt.epoch("ms") % 1000 == 0,
         *(number.is_finite() & (number >= 0) for number in numbers),
         (pl.col("price") > 0) & (pl.col("bucket_size") > 0),
+        spread.is_null() | spread.is_finite(),
         pl.col("amounts").is_not_null() & (amounts.min().fill_null(0) >= 0) & amounts.sum().is_finite(),
         imbalance.is_null() | imbalance.is_between(-1, 1),
         (pl.col("snapshots") >= 0) & (pl.col("age_ms") >= 0),

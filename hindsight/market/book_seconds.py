@@ -147,12 +147,14 @@ class BookSeconds:
         if not used:
             return None
         depths = [depth for _, depth in used]
-        price = tidy((max(depth.bid[0] for depth in depths) + min(depth.ask[0] for depth in depths)) / 2)
+        bid, ask = max(depth.bid[0] for depth in depths), min(depth.ask[0] for depth in depths)
+        price = tidy((bid + ask) / 2)
         return BookSecond(
             symbol=self.symbol,
             venue=self.venue,
             second_ms=end_ms - SECOND_MS,
             price=price,
+            spread=_apart(bid, ask),
             bucket_size=self.bucket_size,
             anchor=tidy(bucket_of(price, self.bucket_size) * self.bucket_size),
             amounts=amounts_around(depths, price, self.bucket_size),
@@ -169,6 +171,11 @@ class BookSeconds:
         for name, track in self._tracks.items():
             self.refused[name]["stale"] += seconds if track.current is not None else 0
         self._end_ms += seconds * SECOND_MS
+
+
+def _apart(bid: float, ask: float) -> float:
+    """How far the ask is above the bid, to seven digits: beyond them is the noise of the subtraction."""
+    return float(f"{tidy(ask) - tidy(bid):.7g}")
 
 
 def _end_of(event_ms: int) -> int:

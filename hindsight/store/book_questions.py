@@ -29,15 +29,19 @@ def book_seconds_standing_twice(con: Connection, stream: Stream, window: Window)
 
 
 def malformed_books(con: Connection, stream: Stream, window: Window) -> pl.DataFrame:
-    """Which books have an amount or a price that cannot be, or an anchor that is not the price's?"""
+    """Which books have an amount, a price or a spread that cannot be, or an anchor that is not the price's?
+
+    One venue's book is never crossed; those of several may be.
+    """
     sql = f"""
-        select second, price, bucket_size, anchor, amounts, snapshots, age_ms
+        select second, price, spread, bucket_size, anchor, amounts, snapshots, age_ms, venues
         from order_book
         where {WITHIN}
           and not (
             isfinite(price) and price > 0 and isfinite(bucket_size) and bucket_size > 0
             and abs(anchor - floor(price / bucket_size + 1e-9) * bucket_size) <= 1e-6 * bucket_size
             and coalesce(list_min(amounts), 0) >= 0 and coalesce(isfinite(list_sum(amounts)), true)
+            and coalesce(isfinite(spread) and (spread > 0 or len(venues) > 1), true)
             and snapshots >= 0 and len(venues) > 0)
         order by second"""
     return ask(con, sql, stream, window)

@@ -7,12 +7,14 @@ that a row delivered late brings the means of the rows after it up to date.
 from datetime import datetime, timedelta
 
 import duckdb
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from hindsight.market.book_means import MEANS, REACH, with_means
 from hindsight.market.book_rows import BOOK_SECONDS
 from hindsight.market.candles import TIME
-from hindsight.market.streams import Stream, Window
+from hindsight.market.streams import Stream, Window, from_ms
 from hindsight.store.rows import delete_with, insert, select, select_with, stream_key
 
 ORDER_BOOK = pl.Schema({**BOOK_SECONDS, "known_at": TIME, **dict.fromkeys(MEANS, pl.Float32)})
@@ -21,6 +23,15 @@ KEY = ("venue", "symbol", "second")
 SAME_KEY = " and ".join(f"order_book.{name} = incoming.{name}" for name in KEY)
 BETWEEN = "order_book.second >= $start and order_book.second <= $end"  # bounds what is read
 SECOND = timedelta(seconds=1)
+OLD_SECONDS = 5  # since a row became known; from then on it does not tell how the market stands
+KNOWN = pl.Schema(
+    {
+        "moment": TIME,
+        "known_at": TIME,
+        "relative_spread": pl.Float64,  # (ask - bid) / mid; 0 or less where venues overlap
+        "imbalance": pl.Float32,
+    }
+)
 
 
 def write_order_book(con: duckdb.DuckDBPyConnection, frame: pl.DataFrame) -> int:
@@ -80,6 +91,34 @@ def book_at(con: duckdb.DuckDBPyConnection, stream: Stream, moment: datetime, ma
         limit 1
         """
     return select(con, sql, **_market(stream), moment=moment, oldest=moment - max_age)
+
+
+def books_known_at(con: duckdb.DuckDBPyConnection, stream: Stream, moments_ms: NDArray[np.int64]) -> pl.DataFrame:
+    """For each moment, in their order: what the newest row known then says, if it became known less than 5 s before.
+
+    Columns: those of KNOWN, null where there is no such row, or where it does not know. `moments_ms` are milliseconds
+    since 1970.
+    """
+    if not len(moments_ms):
+        return KNOWN.to_frame()
+    asked = pl.DataFrame({"moment": pl.Series(moments_ms * 1000, dtype=pl.Int64).cast(TIME)})
+    # As in pivot_books: rows are known at whole seconds, and equality costs a fraction of an as-of join.
+    sql = f"""
+        with candidates as (
+          select moment, date_trunc('second', moment) - to_seconds(unnest(range($age))) as known_at
+          from (select distinct moment from incoming)),
+        books as (
+          select known_at, spread / price as relative_spread, imbalance
+          from order_book
+          where {OF_MARKET} and known_at > $oldest and known_at <= $newest)
+        select moment, unnest(max_by(books, books.known_at))
+        from candidates
+        join books on books.known_at = candidates.known_at
+        group by moment
+        """
+    oldest, newest = from_ms(int(moments_ms.min())) - OLD_SECONDS * SECOND, from_ms(int(moments_ms.max()))
+    found = select_with(con, asked, sql, age=OLD_SECONDS, oldest=oldest, newest=newest, **_market(stream))
+    return asked.join(found.cast(KNOWN), on="moment", how="left", maintain_order="left")
 
 
 def book_span(con: duckdb.DuckDBPyConnection, stream: Stream) -> Window | None:

@@ -50,8 +50,10 @@ def serving(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: 
     return found[0] if found else None
 
 
-def read_promotions(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: str) -> pl.DataFrame:
-    """Every look and every word by hand of this input schema, in the order of time."""
+def read_promotions(
+    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: str | None = None
+) -> pl.DataFrame:
+    """Every look and every word by hand, of this input schema or of all, in the order of time."""
     return select(
         con,
         """
@@ -61,7 +63,7 @@ def read_promotions(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, 
           and venue = $venue
           and symbol = $symbol
           and timeframe = $timeframe
-          and schema_hash = $schema
+          and ($schema is null or schema_hash = $schema)
         order by event_time, rowid
         """,
         model=model,
@@ -78,9 +80,9 @@ def served_before(history: pl.DataFrame) -> int | None:
     line: list[int] = []
     for outcome, after in history.select("outcome", "serving_after").iter_rows():
         if outcome == "rolled back":
-            while line[-1:] != [after] and line:
+            while line and line[-1] != after:
                 line.pop()
-        if line[-1:] != [after]:
+        if not line or line[-1] != after:
             line.append(after)
     return line[-2] if len(line) > 1 else None
 
@@ -91,7 +93,7 @@ def append_promotion(con: duckdb.DuckDBPyConnection, stream: Stream, row: pl.Dat
 
 
 def last_looks(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Per model and stream the last row of `promotions` at which evidence was looked at, and what serves since when."""
+    """Per model and stream, the last look in the columns of the table, and what serves by then or by hand since."""
     return select(
         con,
         """
@@ -99,20 +101,17 @@ def last_looks(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
             select *, row_number() over (
                 partition by model, venue, symbol, timeframe order by event_time, rowid) as place
             from promotions),
-        served as (
+        changes as (
             select model, venue, symbol, timeframe,
                 max_by(serving_after, place) as serving, max_by(event_time, place) as serving_since
             from told
             where outcome <> 'kept'
-            group by all),
-        looked as (
-            select * exclude (place)
-            from told
-            where outcome in ('first', 'promoted', 'kept')
-            qualify place = max(place) over (partition by model, venue, symbol, timeframe))
-        select served.*, looked.* exclude (model, venue, symbol, timeframe)
-        from served
-        left join looked using (model, venue, symbol, timeframe)
+            group by all)
+        select told.* exclude (place), serving, serving_since
+        from told
+        join changes using (model, venue, symbol, timeframe)
+        where outcome in ('first', 'promoted', 'kept')
+        qualify place = max(place) over (partition by model, venue, symbol, timeframe)
         order by model, venue, symbol, timeframe
         """,
     )

@@ -71,6 +71,7 @@ create table if not exists order_book (  -- one row a second; a second without a
     second timestamptz not null,         -- when true: first instant, included
     known_at timestamptz not null,       -- its end; the row has seen nothing later
     price double not null,               -- mid, quote currency
+    spread float,                        -- best ask - best bid; 0 or less where venues overlap; null: unknown
     bucket_size double not null, anchor double not null,         -- anchor = floor(price / bucket_size) * bucket_size
     amounts float[40] not null,          -- US dollars in [anchor - 20 sizes, anchor + 20 sizes); null where not reached
     imbalance float,                     -- (bid - ask) / (bid + ask) within 5 sizes of price; its own mean over 1 s
@@ -79,6 +80,8 @@ create table if not exists order_book (  -- one row a second; a second without a
     age_ms integer not null,             -- of the newest book used, at known_at
     venues varchar[] not null            -- whose books were added up
 );
+
+alter table order_book add column if not exists spread float;    -- homes older than version 3
 
 -- The book beside each pivot confirmed in [since, before): the newest row known at an instant, up to 5 s old, nulls where
 -- there is none. A query and no columns of `pivots`, so that no pivot waits for a book, or differs between a recorded and

@@ -34,7 +34,8 @@ def take_positions(memory: Memory, at: Rows, worth_B3: Frames, hyper: Hyperparam
     every = hyper.predict_every
     q_B33 = (worth_B3[:, None, :] - _cost(memory, at, hyper)[:, None, None] * TURNOVER).astype(np.float32)
     found = np.empty((len(at), len(EXTRAS)), np.float32)
-    for run in np.split(np.arange(len(at)), np.flatnonzero(np.diff(at) != every) + 1):
+    runs = np.split(np.arange(len(at)), np.flatnonzero(np.diff(at) != every) + 1)
+    for run in runs if len(at) else ():
         before = at[run[:1]] - every
         held = int(memory.extras[before[0], ACTION]) if _is_made(memory, before)[0] else FLAT
         decided = decide(q_B33[run], first_row=memory.first_row + int(at[run[0]]), previous=held)

@@ -7,10 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from hindsight.errors import HomeUnwritable, SegmentUnreadable
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.segments import BUCKETS, Row
+from hindsight.market.book_rows import book_frame
 
 NOW = 1_717_200_000_000
 STREAM = "binance ETH/USDT 1m"
@@ -22,8 +24,8 @@ def candle(number: int = 0, **changed: object) -> Row:
 
 
 def second(**changed: object) -> Row:
-    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "bucket_size": 1.0}
-    row |= {"anchor": 3020, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
+    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "spread": 0.01}
+    row |= {"bucket_size": 1.0, "anchor": 3020, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
     return {**row, "venues": ["binance"], **changed}
 
 
@@ -100,6 +102,23 @@ def test_a_bucket_that_the_book_does_not_reach_is_null(landing: Landing) -> None
     assert landing.read(landing.write("order_book", [row], NOW, NOW)).rows == [row]
 
 
+@pytest.mark.parametrize("spread", [None, 0, -0.5])
+def test_a_spread_may_be_unknown_zero_or_less(landing: Landing, spread: float | None) -> None:
+    row = second(spread=spread)
+    assert landing.read(landing.write("order_book", [row], NOW, NOW)).rows == [row]
+
+
+def test_a_segment_from_before_there_was_a_spread_is_read_and_knows_none(landing: Landing) -> None:
+    path = landing.write("order_book", [second(), second(second_ms=NOW + 1000)], NOW, NOW)
+    body = path.read_bytes().partition(b"\n")[2].replace(b'"spread":0.01,', b"")
+    header = changed(path.read_bytes(), xxh64=xxhash.xxh64_hexdigest(body)).partition(b"\n")[0]
+    path.write_bytes(header + b"\n" + body)
+    assert b"spread" not in path.read_bytes()
+    rows = again(landing).read(path).rows
+    assert rows == [second(spread=None), second(second_ms=NOW + 1000, spread=None)]
+    assert book_frame(rows)["spread"].to_list() == [None, None]
+
+
 def changed(data: bytes, **header: object) -> bytes:
     head, _, body = data.partition(b"\n")
     return json.dumps(json.loads(head) | header).encode() + b"\n" + body
@@ -138,6 +157,9 @@ def test_a_damaged_segment_is_unreadable_and_says_why(landing: Landing, damage, 
         pytest.param("candles", candle(open_time_ms=1.5), id="a fraction of a millisecond"),
         pytest.param("candles", candle(extra=1), id="a column too many"),
         pytest.param("order_book", second(amounts=[1.0] * 39), id="39 amounts"),
+        pytest.param("order_book", second(spread=float("inf")), id="an endless spread"),
+        pytest.param("order_book", second(spread="0.01"), id="text for a spread"),
+        pytest.param("order_book", {key: value for key, value in second().items() if key != "spread"}, id="no spread"),
         pytest.param("order_book", second(amounts=[1.0] * 39 + [-1.0]), id="a negative amount"),
         pytest.param("order_book", second(amounts=[1.0] * 39 + [float("inf")]), id="an endless amount"),
     ],

@@ -37,7 +37,7 @@ def live(learned_home: Settings, copy_home: Callable[..., Settings], beat: Calla
     stream, model = settings.streams[0], settings.models[0]
     amounts = [1000.0] * 40
     row = {"venue": stream.venue, "symbol": "ETH/USDT", "second": end - SECOND, "price": 100.5, "bucket_size": 1.0}
-    row |= {"anchor": 100.0, "amounts": amounts, "imbalance": 0.0, "snapshots": 10, "age_ms": 50}
+    row |= {"anchor": 100.0, "spread": 0.01, "amounts": amounts, "imbalance": 0.0, "snapshots": 10, "age_ms": 50}
     with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).writing() as con:
         for name, stage, seconds in (("", "stored", 0.3), (model, "predicted", 0.7), (model, "trained", 1.0)):
             for back in range(21):

@@ -335,9 +335,9 @@ def test_one_model_alone_is_its_own_mixture():
 
 def test_models_that_all_say_the_same_are_no_reason_to_replace_the_mixture():
     """What they differ by is the rounding of a sum."""
-    chance = np.random.default_rng(1)
-    mixed = mixed_alone(np.repeat(chance.random((3000, 1)), 3, axis=1), chance.integers(0, 2, 3000), BARE)
-    assert (mixed.used == MIXTURE).all()
+    for said in np.linspace(0.01, 0.99, 50):
+        mixed = mixed_alone(np.full((500, 3), said), np.ones(500), BARE)
+        assert (mixed.used == MIXTURE).all()
 
 
 def test_models_keep_what_was_learned_of_them_by_name():

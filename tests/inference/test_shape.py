@@ -65,7 +65,7 @@ def test_the_streams_are_those_of_the_blocks_and_a_reference_addresses_what_warm
 
 
 @pytest.mark.parametrize(
-    "entry", ["7m", "ETH/USDT", "ETH/USDT 7m", "BTC/USDT own", "BTC/USDT book", "own=", "own=-5", "book = 5", "eth 1m", ""]
+    "entry", ["7m", "ETH/USDT", "ETH/USDT 7m", "BTC/USDT own", "BTC/USDT book", "own=", "own=-5", "book = 5", "eth", ""]
 )
 def test_an_entry_that_names_no_block_is_refused_with_those_there_are(entry: str):
     with pytest.raises(ValueError, match="frame: expected own, a timeframe") as raised:

@@ -12,6 +12,7 @@ ROW = BookSecond(
     venue="binance",
     second_ms=1_723_161_255_000,
     price=2683.805,
+    spread=0.01,
     bucket_size=1.0,
     anchor=2683.0,
     amounts=[None, *[1.5] * 38, 0.0],
@@ -30,6 +31,7 @@ def test_a_row_comes_back_from_json_as_it_was() -> None:
         "venue": "binance",
         "second": datetime(2024, 8, 8, 23, 54, 15, tzinfo=UTC),
         "price": 2683.805,
+        "spread": pytest.approx(0.01),
         "bucket_size": 1.0,
         "anchor": 2683.0,
         "amounts": [None, *[1.5] * 38, 0.0],
@@ -38,6 +40,11 @@ def test_a_row_comes_back_from_json_as_it_was() -> None:
         "age_ms": 47,
         "venues": ["binance", "kraken"],
     }
+
+
+@pytest.mark.parametrize("spread", [pytest.param(0.0, id="touching"), pytest.param(-0.5, id="overlapping"), None])
+def test_a_spread_of_several_venues_may_be_zero_or_less_and_may_be_unknown(spread: float | None) -> None:
+    assert book_frame([ROW.landed() | {"spread": spread}])["spread"].to_list() == [spread]
 
 
 def test_no_rows_are_an_empty_frame() -> None:
@@ -57,6 +64,9 @@ def test_no_rows_are_an_empty_frame() -> None:
         pytest.param({"price": 0.0}, id="a price of 0"),
         pytest.param({"price": float("inf")}, id="an infinite price"),
         pytest.param({"price": None}, id="no price"),
+        pytest.param({"spread": float("nan")}, id="a spread that is no number"),
+        pytest.param({"spread": float("-inf")}, id="an infinite spread"),
+        pytest.param({"spread": "wide"}, id="text for a spread"),
         pytest.param({"second_ms": 1_723_161_255_500}, id="half a second"),
         pytest.param({"second_ms": 2**70}, id="a second beyond every calendar"),
         pytest.param({"imbalance": 1.5}, id="an imbalance above 1"),

@@ -211,6 +211,35 @@ def test_each_venue_has_its_own_quote_currency_and_its_own_age_limit() -> None:
     assert (second.venues, second.amounts[19]) == (["tether"], 99.5)
 
 
+def test_the_spread_is_the_best_ask_less_the_best_bid_without_the_noise_of_floats() -> None:
+    rows = seconds()
+    for after_ms, bid, ask in ((0, 3020.17, 3020.18), (1000, 0.1, 0.3), (2000, 60_000.01, 60_011.5)):
+        assert rows.add("one", START + after_ms, [[bid, 1.0]], [[ask, 1.0]], reach=WHOLE) is None
+    assert 3020.18 - 3020.17 != 0.01
+    assert [row.spread for row in rows.rows(START + 3000)] == [0.01, 0.2, 11.49]
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "spread"),
+    [
+        pytest.param(99.75, 100.25, 0.5, id="within the other's"),
+        pytest.param(99.0, 101.0, 1.0, id="around the other's"),
+        pytest.param(100.25, 101.0, 0.25, id="above, in part"),
+        pytest.param(100.5, 101.5, 0.0, id="touching"),
+        pytest.param(100.7, 101.5, -0.2, id="overlapping"),
+    ],
+)
+def test_the_spread_of_several_venues_is_from_the_best_bid_of_all_to_the_best_ask_of_all(
+    bid: float, ask: float, spread: float
+) -> None:
+    rows = seconds("one", "two", two=2.0)  # whose unit of quote buys two
+    rows.add("one", START + 100, [[99.5, 1.0]], [[100.5, 1.0]], reach=WHOLE)
+    rows.add("two", START + 200, [[bid / 2, 1.0]], [[ask / 2, 1.0]], reach=WHOLE)
+    (row,) = rows.rows(START + 1000)
+    assert row.spread == spread
+    assert row.price == (max(bid, 99.5) + min(ask, 100.5)) / 2
+
+
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_rate_must_be_a_positive_number(rate: float) -> None:
     with pytest.raises(ValueError, match="must be positive"):
@@ -281,4 +310,7 @@ def test_rows_hold_what_they_promise(found) -> None:
         assert 0 < row.age_ms <= 3000
         assert row.anchor <= row.price < row.anchor + row.bucket_size
         assert row.imbalance is None or -1 <= row.imbalance <= 1
+        assert row.spread is not None
+        assert row.spread <= 0.5
+        assert row.spread == 0.5 or len(row.venues) == 2
         assert all(amount is not None and amount >= 0 for amount in row.amounts)

@@ -19,6 +19,7 @@ GRAPH = {
     "indicators": {"candles"},
     "pivots": {"candles", "indicators"},
     "inference_references": {"candles", "indicators", "pivots"},
+    "decisions": {"candles", "inference_references"},
     "outcomes": {"inference_references", "candles", "pivots"},
     "trend_validations": {"inference_references", "pivots"},
     "checkpoints": {"outcomes", "trend_validations"},
@@ -51,7 +52,8 @@ CHECKS = {
         "references_seeing_the_future",
         "references_standing_twice",
     },
-    "outcomes": {"outcomes_not_finite", "outcomes_settled_too_early", "outcomes_standing_twice"},
+    "decisions": {"decisions_not_adding_up", "decisions_standing_twice"},
+    "outcomes": {"outcomes_not_finite", "outcomes_settled_too_early", "outcomes_standing_twice", "skill_lost"},
     "trend_validations": {"trends_from_before_their_prediction", "trends_graded_twice", "trends_not_adding_up"},
     "checkpoints": {
         "checkpoints_not_serving",
@@ -94,7 +96,7 @@ def test_every_asset_is_described_owned_grouped_and_partitioned_by_stream_or_mar
 
 def test_the_jobs_and_sensors() -> None:
     jobs = {job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"backfill", "learn", "advance", "train_on_pivot", "health"}
+    assert jobs == {"record", "backfill", "learn", "advance", "train_on_pivot", "health"}
     sensors = {sensor.name for sensor in defs.get_repository_def().sensor_defs}
     assert sensors == {"candle_closed", "pivot_confirmed", "run_failed", "freshness"}
 

@@ -25,6 +25,10 @@ PLANTED = {
         f"update order_book set amounts = list_transform(amounts, lambda each: -1)::float[40] where {THAT}",
         f"update order_book set amounts = list_transform(amounts, lambda each: 'nan')::float[40] where {THAT}",
         f"update order_book set venues = [] where {THAT}",
+        f"update order_book set spread = 0 where {THAT}",
+        f"update order_book set spread = -0.1 where {THAT}",
+        f"update order_book set spread = 'nan' where {THAT}",
+        f"update order_book set spread = 'inf', venues = ['binance', 'kraken'] where {THAT}",
     ],
     questions.books_seeing_the_future: [
         f"update order_book set age_ms = 0 where {THAT}",

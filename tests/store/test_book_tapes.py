@@ -37,6 +37,7 @@ def row(at: int, imbalance: float | None = 0.5, stream: Stream = ETH, **changed:
         "venue": stream.venue,
         "second_ms": to_ms(START) + at * 1000,
         "price": 2683.805 + shade / 1000,
+        "spread": 0.01,
         "bucket_size": 1.0,
         "anchor": 2683.0,
         "amounts": [float(bucket + shade) if bucket else None for bucket in range(40)],

@@ -46,7 +46,8 @@ class Branch(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, nn.Conv1d)
             # Padded at the old end: the newest row is the last one that the newest place sees.
-            lacking = (layer.kernel_size[0] - x_BCL.shape[2]) % layer.stride[0]
+            size, length = layer.kernel_size[0], x_BCL.shape[2]
+            lacking = size - length if length < size else (size - length) % layer.stride[0]
             x_BCL = fn.relu(layer(fn.pad(x_BCL, (lacking, 0))))
         return self.out(torch.cat([x_BCL[..., -1], x_BCL.mean(2)], dim=1))
 

@@ -1,0 +1,95 @@
+"""What the positions of models have earned, on paper and net of costs: sums per day in DuckDB, figures made of them."""
+
+from dataclasses import fields
+
+import duckdb
+import polars as pl
+
+from hindsight.inference.trading import TradingSums, combine
+from hindsight.store.rows import select
+
+LEARNER = ("model", "venue", "symbol", "timeframe")
+SUMS = tuple(field.name for field in fields(TradingSums))
+
+
+def trading_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per model and stream: since when it has traded, and what that came to over all days (see `TradingSums`).
+
+    decisions, net_return, sharpe (per year), max_drawdown, hit_rate, turnover (units per day), time_in_market.
+    """
+    return pl.DataFrame(
+        [
+            {**dict(zip(LEARNER, learner, strict=True)), "since": days["day"][0], **_figures(days)}
+            for learner, days in _sums_by_day(con).group_by(LEARNER, maintain_order=True)
+        ],
+        schema={**dict.fromkeys(LEARNER, pl.String), "since": pl.Date, **FIGURES},
+    )
+
+
+def trading_days(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """The same figures of each UTC day of made_at."""
+    return pl.DataFrame(
+        [
+            {**{name: day[name][0] for name in (*LEARNER, "day")}, **_figures(day)}
+            for day in _sums_by_day(con).iter_slices(1)
+        ],
+        schema={**dict.fromkeys(LEARNER, pl.String), "day": pl.Date, **FIGURES},
+    )
+
+
+FIGURES = {
+    "decisions": pl.Int64,
+    "net_return": pl.Float64,
+    "sharpe": pl.Float64,
+    "max_drawdown": pl.Float64,
+    "hit_rate": pl.Float64,
+    "turnover": pl.Float64,
+    "time_in_market": pl.Float64,
+}
+
+
+def _figures(days: pl.DataFrame) -> dict[str, float | None]:
+    """The figures of consecutive days of one model and stream; null where one cannot be told."""
+    total = combine(TradingSums(**day) for day in days.select(SUMS).iter_rows(named=True))
+    found = {
+        "decisions": total.candles,
+        "net_return": total.net_return,
+        "sharpe": total.sharpe(days["step_ms"].min()),
+        "max_drawdown": total.max_drawdown,
+        "hit_rate": total.hit_rate,
+        "turnover": total.turnover / len(days),
+        "time_in_market": total.time_in_market,
+    }
+    return {name: value if value == value else None for name, value in found.items()}
+
+
+def _sums_by_day(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """The sums of `TradingSums` per model, stream and UTC day, and `step_ms`, how long a position is held at least."""
+    return select(
+        con,
+        """
+        with steps as (
+          select model, venue, symbol, timeframe, made_at, make_timestamp(epoch_us(made_at))::date as day,
+                 epoch_ms(settled_at) - epoch_ms(made_at) as step_ms, reward::double as reward,
+                 (action - 1) * (exp(log_return::double) - 1) as gain, action <> 1 as is_held,
+                 abs(action - previous) as turnover,
+                 if(reward > -1, ln(1 + reward::double), '-infinity'::double) as growth
+          from experiences),
+        stood as (
+          select *, sum(growth) over so_far as equity
+          from steps
+          window so_far as (partition by model, venue, symbol, timeframe, day order by made_at)),
+        fell as (
+          select *, greatest(0, max(equity) over so_far) - equity as fall
+          from stood
+          window so_far as (partition by model, venue, symbol, timeframe, day order by made_at))
+        select model, venue, symbol, timeframe, day, min(step_ms) as step_ms, count(*) as candles,
+               count(*) filter (is_held) as held, count(*) filter (gain > 0) as hits,
+               sum(turnover)::bigint as turnover, sum(reward) as reward_sum, sum(reward * reward) as reward_square_sum,
+               sum(gain - reward) as cost_sum, sum(growth) as log_growth, greatest(0, max(equity)) as log_peak,
+               least(0, min(equity)) as log_low, max(fall) as log_drawdown
+        from fell
+        group by all
+        order by all
+        """,
+    )

@@ -1,0 +1,101 @@
+"""What positions have earned, as DuckDB adds it up: against the sums of the domain, day by day and in all."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from hindsight.inference.trading import TradingCost, combine, rewards_of, sums_by_day
+from hindsight.market.streams import Stream, to_ms
+from hindsight.store.rows import insert
+from hindsight.store.trading import trading_days, trading_scores
+from hindsight.store.warehouse import Warehouse
+
+ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
+COST = TradingCost(fee=0.0004, half_spread=0.0001)
+MINUTE = timedelta(minutes=1)
+START = datetime(2024, 2, 28, 21, tzinfo=UTC)
+
+
+def experience(warehouse: Warehouse, seed: int, count: int, model: str = "dqn") -> tuple[np.ndarray, ...]:
+    """`count` minutes of a trader who changes position at random, stored: log returns, previous, actions."""
+    chance = np.random.default_rng(seed)
+    log_return = (0.002 * chance.normal(size=count)).astype(np.float32)
+    actions = chance.integers(0, 3, count).astype(np.int8)
+    actions[: count // 3] = 1  # flat at first
+    previous = np.concatenate([[1], actions[:-1]]).astype(np.int8)
+    made_at = [START + (nth + 1) * MINUTE for nth in range(count)]
+    frame = pl.DataFrame(
+        {
+            "model": [model] * count,
+            "made_at": made_at,
+            "inference_id": pl.Series(range(count), dtype=pl.UInt64),
+            "next_id": pl.Series([None] * count, dtype=pl.UInt64),
+            "previous": previous,
+            "action": actions,
+            "log_return": log_return,
+            "reward": rewards_of(log_return, previous, actions, COST).astype(np.float32),
+            "td_error": pl.Series([None] * count, dtype=pl.Float32),
+            "settled_at": [moment + MINUTE for moment in made_at],
+        }
+    )
+    with warehouse.writing() as con:
+        insert(con, "experiences", frame.sample(fraction=1, shuffle=True, seed=0), ETH)
+    return log_return, previous, actions
+
+
+def test_without_experience_there_is_nothing_to_show(warehouse: Warehouse):
+    with warehouse.reading() as con:
+        assert trading_scores(con).is_empty()
+        assert trading_days(con).columns[5:] == trading_scores(con).columns[5:]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_was_earned_is_what_the_domain_adds_up(warehouse: Warehouse, seed: int):
+    log_return, previous, actions = experience(warehouse, seed, 4000)
+    expected = sums_by_day(to_ms(START) // 60_000, log_return, previous, actions, COST, ETH.step_ms)
+    with warehouse.reading() as con:
+        days, (total,) = trading_days(con), trading_scores(con).rows(named=True)
+    assert days["day"].to_list() == list(expected) == [date(2024, 2, 28) + n * timedelta(days=1) for n in range(4)]
+    for found, sums in [
+        *zip(days.rows(named=True), expected.values(), strict=True),
+        (total, combine(expected.values())),
+    ]:
+        assert found["decisions"] == sums.candles
+        assert found["net_return"] == pytest.approx(sums.net_return, rel=1e-5)
+        assert found["max_drawdown"] == pytest.approx(sums.max_drawdown, rel=1e-5)
+        assert found["time_in_market"] == pytest.approx(sums.time_in_market)
+        is_nan = np.isnan(sums.sharpe(ETH.step_ms))
+        assert found["sharpe"] == (None if is_nan else pytest.approx(sums.sharpe(ETH.step_ms), rel=1e-5))
+        assert found["hit_rate"] == (None if not sums.held else pytest.approx(sums.hit_rate))
+    assert days["turnover"].to_list() == [sums.turnover for sums in expected.values()]
+    assert total["since"] == date(2024, 2, 28)
+    assert total["turnover"] == days["turnover"].mean()
+    assert total["net_return"] < 0 < total["max_drawdown"]
+
+
+def test_each_model_is_judged_by_itself(warehouse: Warehouse):
+    experience(warehouse, 3, 2000)
+    with warehouse.reading() as con:
+        alone = trading_scores(con)
+    experience(warehouse, 4, 1500, model="other")
+    with warehouse.reading() as con:
+        both = trading_scores(con)
+    assert both["model"].to_list() == ["dqn", "other"]
+    assert_frame_equal(both.head(1), alone)
+    assert both["net_return"][0] != both["net_return"][1]
+
+
+def test_a_position_held_over_several_candles_is_one_decision(warehouse: Warehouse):
+    """The year of its Sharpe ratio has fewer of them."""
+    experience(warehouse, 5, 2000)
+    with warehouse.reading() as con:
+        every_minute = trading_scores(con)
+    with warehouse.writing() as con:
+        con.execute("update experiences set settled_at = settled_at + interval 3 minute")
+    with warehouse.reading() as con:
+        every_fourth = trading_scores(con)
+    assert every_fourth["sharpe"][0] == pytest.approx(every_minute["sharpe"][0] / 2)
+    assert_frame_equal(every_fourth.drop("sharpe"), every_minute.drop("sharpe"))
