@@ -12,7 +12,7 @@ WORKERS ?= 2
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 21
 
-demo: $(VENV)/installed ## Install, then run the whole chain over 14 days of two simulated markets (no network)
+demo: $(VENV)/installed ## Install, then run the whole chain over 7 days of two simulated markets (no network)
 	$(BIN)/hindsight demo
 
 test: $(VENV)/installed-dev ## Install, then run the linter, the type checker and the tests

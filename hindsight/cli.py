@@ -40,7 +40,7 @@ DEMO = {
 
 @app.command()
 def demo() -> None:
-    """Run the main job over 14 days of simulated ETH/USDT and BTC/USDT 1m candles, and print what came of it.
+    """Run the main job over 7 days of simulated ETH/USDT and BTC/USDT 1m candles, and print what came of it.
 
     Needs no network. Run it again and it finds everything done.
     """
@@ -48,7 +48,7 @@ def demo() -> None:
     console.print("The data is [b]simulated[/b]: a seeded market with a known, planted predictability.")
     with told_plainly():
         settings = load()
-        _backfill(settings, _window(settings, "2024-01-01", "2024-01-15"))
+        _backfill(settings, _window(settings, "2024-01-01", "2024-01-08"))
         _print_summary(settings)
 
 

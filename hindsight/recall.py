@@ -179,7 +179,8 @@ def recall_memory(
         same = (references["schema_hash"] == schema_hash(str(kind.config), shape)).to_numpy()
         memory.trusted[at], proof.proven[at] = same, ~same
         if kind.extras and same.any():
-            memory.extras[at[same]] = np.array(references.filter(same)["extras"].to_list(), np.float32)
+            said = references.filter(same)["extras"].explode().to_numpy()
+            memory.extras[at[same]] = said.reshape(-1, len(kind.extras))
     _recall_uses(con, model, stream, memory, since)
     _, last_candle_step = newest_step(con, model, stream)
     if last_candle_step is not None:

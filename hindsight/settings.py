@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     predicted: Annotated[
         Listed, Field(description="of these streams those that models predict, as SYMBOL TIMEFRAME; empty: all of them")
     ] = ()
-    models: Annotated[Names, Field(description="models that predict and learn")] = ("transformer",)
+    models: Annotated[Names, Field(description="models that predict and learn")] = ("cnn", "lstm", "transformer", "dqn")
     frame: Annotated[
         Names,
         Field(

@@ -1,6 +1,7 @@
 """Fixtures that every room's tests share: recorded market data, and small homes whose market stands already."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -38,6 +39,9 @@ hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=60
 hypothesis.settings.load_profile("unhurried")
 # Started in the background of a shell, Ctrl-C would be ignored here and in all that is started from here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# One model is enough wherever a test does not name others.
+os.environ.setdefault("HINDSIGHT_MODELS", "transformer")
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 MINUTE = timedelta(minutes=1)

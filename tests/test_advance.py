@@ -224,7 +224,8 @@ def test_a_segment_that_cannot_be_read_is_set_aside_with_its_reason_and_the_rest
     assert torn is not None
     torn.write_bytes(torn.read_bytes()[:-200])
     book = {"symbol": "ETH/USDT", "venue": "simulated", "second_ms": 0, "price": 1.0, "bucket_size": 1.0, "anchor": 1.0}
-    book |= {"spread": None, "amounts": [0.0] * 7, "imbalance": None, "snapshots": 1, "age_ms": 0, "venues": ["simulated"]}
+    book |= {"amounts": [0.0] * 7, "imbalance": None, "snapshots": 1, "age_ms": 0, "venues": ["simulated"]}
+    book |= {"spread": None}
     try:
         short = landing.write("order_book", [book], to_ms(END), to_ms(END))
     except ValueError:

@@ -24,7 +24,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param([], "hindsight demo", id="the whole"),
         pytest.param(["backfill"], "hindsight backfill --since 2024-01-01 --until 2024-02-01", id="backfill"),
-        pytest.param(["demo"], "14 days of simulated", id="demo"),
+        pytest.param(["demo"], "7 days of simulated", id="demo"),
         pytest.param(["up"], "--port", id="up"),
         pytest.param(["status"], "which checkpoint serves", id="status"),
         pytest.param(["show"], "1e-6", id="show"),

@@ -5,6 +5,7 @@ The looks are at 22:00, 08:00 and 18:00: one after the first steps, and two that
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -369,8 +370,13 @@ def test_a_checkpoint_of_another_schema_or_of_no_step_is_refused_by_name(
         set_serving(other, "cnn", stream)
 
 
+def weights_of(file: Path) -> dict[str, torch.Tensor]:
+    """Copies: what is loaded stays mapped to the file."""
+    return {name: values.clone() for name, values in load_file(file).items()}
+
+
 def spoil(file: Path) -> None:
-    weights = load_file(file)
+    weights = weights_of(file)
     name = next(name for name in weights if name.startswith("average."))
     weights[name] = torch.full_like(weights[name], torch.nan)
     save_file(weights, file, metadata={"schema_hash": "unread"})
@@ -394,10 +400,10 @@ def test_a_file_that_cannot_be_read_is_made_again_from_the_steps(
 ):
     settings, stream = copy_home(reigning), reigning.streams[0]
     file = settings.checkpoints_path / checkpoint_file("cnn", stream, 60)
-    whole = load_file(file)
+    whole = weights_of(file)
     file.write_bytes(file.read_bytes()[:1000])
     assert set_serving(settings, "cnn", stream, 60).is_brought_back
-    again = load_file(file)
+    again = weights_of(file)
     assert again.keys() == whole.keys()
     assert all(torch.equal(again[name], whole[name]) for name in whole)
     assert here(settings, table).filter("is_serving")["checkpoint_id"].to_list() == [60]
@@ -407,9 +413,10 @@ def test_nobody_has_a_word_while_the_model_is_being_taught(reigning: Settings, c
     settings, stream = copy_home(reigning, lock_timeout_seconds=0.2), reigning.streams[0]
     lesson = learn_live(settings, stream, "cnn", lambda: END, leave_pivots=False)
     next(lesson)
-    with pytest.raises(LearnerBusy):
-        set_serving(settings, "cnn", stream, 30)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(LearnerBusy):
+        pool.submit(set_serving, settings, "cnn", stream, 30).result()
     lesson.close()
+    assert "by hand" not in promotions(settings, table)["outcome"]
     assert set_serving(settings, "cnn", stream, 30).after == 30
 
 

@@ -17,7 +17,7 @@ from hindsight.settings import Settings, load
 from hindsight.store.warehouse import Warehouse
 
 # The figures are those of a machine without a GPU, wherever they are taken.
-COMMON = {"source": "simulated", "device": "cpu"}
+COMMON = {"source": "simulated", "device": "cpu", "models": "transformer"}
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ def _figures(days: pl.DataFrame) -> dict[str, float | None]:
     found = {
         "decisions": total.candles,
         "net_return": total.net_return,
-        "sharpe": total.sharpe(days["step_ms"].min()),
+        "sharpe": total.sharpe(min(days["step_ms"].to_list())),
         "max_drawdown": total.max_drawdown,
         "hit_rate": total.hit_rate,
         "turnover": total.turnover / len(days),

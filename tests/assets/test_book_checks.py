@@ -26,8 +26,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("HINDSIGHT_TIMEFRAMES", "1m,5m")
     settings = load()
     rows = [
-        {"venue": "simulated", "symbol": symbol, "second": second, "price": 100.5, "spread": 0.01}
-        | {"bucket_size": 1.0, "anchor": 100.0, "amounts": [1000.0] * 40, "imbalance": 0.0, "snapshots": 10, "age_ms": 50, "venues": ["simulated"]}
+        {"venue": "simulated", "symbol": symbol, "second": second, "price": 100.5, "bucket_size": 1.0, "anchor": 100.0}
+        | {"spread": 0.01, "amounts": [1000.0] * 40, "imbalance": 0.0, "snapshots": 10, "age_ms": 50}
+        | {"venues": ["simulated"]}
         for symbol in settings.symbols
         for second in (JANUARY, FEBRUARY)
     ]

@@ -18,6 +18,7 @@ from resources.warehouse import WarehouseResource
 
 MORNING = "timestamptz '2024-01-02 06:00:00+00'"
 ONE_REFERENCE = "(select min(inference_id) from inference_references)"
+ONE_DECISION = "(select min(made_at) from decisions where used <> 'none')"
 ONE_OUTCOME = "(select min(inference_id) from outcomes where kind = 'L2H' and status = 'settled')"
 ONE_TREND = "(select min(inference_id) from trend_validations where status = 'validated')"
 
@@ -51,6 +52,10 @@ PLANTED = {
     learning_questions.predictions_not_finite: f"""
         update inference_references set predicted_candle = ['0', 'nan', '0', '0']::float[4]
         where inference_id = {ONE_REFERENCE}""",
+    learning_questions.decisions_standing_twice: "insert into decisions from decisions limit 1",
+    learning_questions.decisions_not_adding_up: f"""
+        update decisions set action = 'sell', probability = 0.6
+        where made_at = {ONE_DECISION}""",
     learning_questions.outcomes_standing_twice: f"""
         insert into outcomes from outcomes where inference_id = {ONE_OUTCOME}""",
     learning_questions.outcomes_settled_too_early: f"""

@@ -74,6 +74,7 @@ def test_every_recorded_second_has_its_row(shared_data: Path, coin: str, size: f
     assert frame["second"].diff().drop_nulls().unique().to_list() == [timedelta(seconds=1)]
     assert frame.height == 650
     assert (frame["snapshots"].slice(1) >= 8).all()
+    assert (frame["spread"] > 0).all()
     assert frame["age_ms"].max() < 250  # type: ignore[operator]
     assert frame.select((pl.col("anchor") <= pl.col("price")).all()).item()
 
@@ -92,6 +93,7 @@ def test_rows_agree_with_a_book_kept_in_a_dictionary(shared_data: Path, coin: st
             bids, asks = sides["bid"], sides["ask"]
             middle = (max(bids) + min(asks)) / 2
             assert row.price == pytest.approx(middle, abs=1e-9)
+            assert row.spread == pytest.approx(min(asks) - max(bids), abs=1e-9)
             plain = np.zeros(40)
             for at, resting in bids.items():
                 if at >= row.anchor - 20 * size:

@@ -24,9 +24,9 @@ def candle(number: int = 0, **changed: object) -> Row:
 
 
 def second(**changed: object) -> Row:
-    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "spread": 0.01}
-    row |= {"bucket_size": 1.0, "anchor": 3020, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
-    return {**row, "venues": ["binance"], **changed}
+    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "bucket_size": 1.0}
+    row |= {"anchor": 3020, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
+    return {**row, "spread": 0.01, "venues": ["binance"], **changed}
 
 
 @pytest.fixture

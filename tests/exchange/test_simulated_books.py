@@ -90,6 +90,8 @@ def test_there_is_a_book_of_every_delivered_second_around_its_close(signal: Sign
     assert (len(books) < 4 * 86_400) == (symbol != "BTC/USDT")  # which had no outage
     assert books["second"].equals(seconds["open_time"])
     assert books["price"].equals(seconds["close"])
+    tick = {"E": 0.001, "B": 0.01, "S": 1e-5}[symbol[0]]
+    assert books["spread"].unique().to_list() == [pytest.approx(2 * tick)]
     inside = books.select(pl.col("price") - pl.col("anchor"), "bucket_size")
     assert inside.select(pl.col("price").is_between(-1e-9, pl.col("bucket_size"))).to_series().all()
     assert books["bucket_size"].unique().to_list() == [{"E": 1.0, "B": 10.0, "S": 0.02}[symbol[0]]]
@@ -144,6 +146,7 @@ def test_past_books_are_on_average_those_that_the_live_venue_shows(signal: Signa
     live = book_frame(row.landed() for row in rows.rows(ended))
     past = _books(signal, START, START + timedelta(minutes=2))
     assert live["second"].equals(past["second"])
+    assert live["spread"].equals(past["spread"])
 
     assert pl.select(pl.corr(live["imbalance"], past["imbalance"])).item() > 0.95
     assert abs(live["imbalance"] - past["imbalance"]).max() < 0.15

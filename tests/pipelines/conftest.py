@@ -111,6 +111,7 @@ def live_in(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("HINDSIGHT_")]:
         patch.delenv(name)
     patch.setenv("HINDSIGHT_HOME", str(folder))
+    patch.setenv("HINDSIGHT_MODELS", "transformer")
     patch.setenv("HINDSIGHT_POSTGRES_URL", "")  # put back at the end, as the next: opening an instance sets it
     patch.setenv("DAGSTER_HOME", "")
     return folder

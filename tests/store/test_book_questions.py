@@ -90,6 +90,20 @@ def test_a_proper_book_answers_no_question(recorded: Warehouse, question) -> Non
     assert question.__doc__.partition("\n")[0].endswith("?")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("spread = null", id="of an older segment"),
+        pytest.param("spread = 0, venues = ['binance', 'kraken']", id="venues that touch"),
+        pytest.param("spread = -0.1, venues = ['binance', 'kraken']", id="venues that overlap"),
+    ],
+)
+def test_a_spread_may_be_unknown_and_that_of_several_venues_zero_or_less(recorded: Warehouse, change: str) -> None:
+    with recorded.writing() as con:
+        con.execute(f"update order_book set {change} where {THAT}")
+    assert ask(recorded, questions.malformed_books).is_empty()
+
+
 @pytest.mark.parametrize(("question", "sql"), [(question, sql) for question, every in PLANTED.items() for sql in every])
 def test_a_question_finds_the_row_planted_for_it(recorded: Warehouse, question, sql: str) -> None:
     with recorded.writing() as con:

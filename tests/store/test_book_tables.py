@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
 import duckdb
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from hindsight.market.book_rows import book_frame
 from hindsight.market.pivots import PIVOTS
 from hindsight.market.streams import Stream, Window, to_ms
-from hindsight.store.book_tables import ORDER_BOOK, book_at, books_between, newest_book, pivot_books, write_order_book
+from hindsight.store.book_tables import (
+    KNOWN,
+    ORDER_BOOK,
+    book_at,
+    books_between,
+    books_known_at,
+    newest_book,
+    pivot_books,
+    write_order_book,
+)
 from hindsight.store.market_tables import append_pivots
 from hindsight.store.rows import select
 from hindsight.store.warehouse import Warehouse
@@ -32,6 +42,7 @@ def row(at: int, imbalance: float | None = 0.5, stream: Stream = ETH, **changed:
         "venue": stream.venue,
         "second_ms": to_ms(START) + at * 1000,
         "price": 2683.805,
+        "spread": 0.01,
         "bucket_size": 1.0,
         "anchor": 2683.0,
         "amounts": [float(bucket) for bucket in range(40)],
@@ -54,11 +65,13 @@ def stored(warehouse: Warehouse, stream: Stream = ETH) -> pl.DataFrame:
 
 
 def test_rows_come_back_as_they_were_written_with_when_they_were_known(warehouse: Warehouse) -> None:
-    unreached = row(1, None, amounts=[None] * 3 + [1.5] * 37, venues=["binance", "kraken"])
-    assert write(warehouse, row(0), unreached) == 2
+    unreached = row(1, None, amounts=[None] * 3 + [1.5] * 37, spread=-0.5, venues=["binance", "kraken"])
+    assert write(warehouse, row(0, spread=None), unreached) == 2
     found = stored(warehouse)
     assert found.schema == ORDER_BOOK
-    assert found.drop("known_at", "imbalance_5", "imbalance_15", "imbalance_60").equals(book_frame([row(0), unreached]))
+    assert found.drop("known_at", "imbalance_5", "imbalance_15", "imbalance_60").equals(
+        book_frame([row(0, spread=None), unreached])
+    )
     assert found["known_at"].to_list() == [START + SECOND, START + 2 * SECOND]
 
 
@@ -80,6 +93,17 @@ def test_a_delivery_with_a_hole_leaves_what_is_stored_inside_it(warehouse: Wareh
     write(warehouse, *(row(at) for at in range(10)))
     assert write(warehouse, row(0, 0.25), row(9, 0.25)) == 2
     assert stored(warehouse)["imbalance"].to_list() == [0.25, *[0.5] * 8, 0.25]
+
+
+def test_a_home_from_before_there_was_a_spread_keeps_its_rows_and_knows_none_of_theirs(warehouse: Warehouse) -> None:
+    write(warehouse, row(0), row(1))
+    with warehouse.writing() as con:
+        con.execute("alter table order_book drop column spread")
+        con.execute("update warehouse_version set version = 2")
+    assert stored(warehouse)["spread"].to_list() == [None, None]
+    write(warehouse, row(1, spread=0.25), row(2))
+    assert stored(warehouse)["spread"].to_list() == [None, 0.25, pytest.approx(0.01)]
+    assert stored(warehouse).schema == ORDER_BOOK
 
 
 def test_markets_are_kept_apart(warehouse: Warehouse) -> None:
@@ -184,6 +208,61 @@ def test_the_book_at_an_instant_is_the_newest_known_then(
     with warehouse.reading() as con:
         books = book_at(con, ETH, START + after, max_age=5 * SECOND)
     assert books["second"].to_list() == ([] if found is None else [START + found * SECOND])
+
+
+def known_at(con: duckdb.DuckDBPyConnection, *after_ms: int) -> list[tuple[float | None, float | None]]:
+    """(relative spread, imbalance) so many milliseconds after START."""
+    found = books_known_at(con, ETH, to_ms(START) + np.array(after_ms, np.int64))
+    assert found.schema == KNOWN
+    assert found["moment"].to_list() == [START + timedelta(milliseconds=each) for each in after_ms]
+    return found.select("relative_spread", "imbalance").rows()
+
+
+def test_of_many_instants_the_spread_and_the_imbalance_are_those_of_the_newest_row_known_at_each(
+    warehouse: Warehouse,
+) -> None:
+    write(warehouse, row(0, 0.25, price=200.0, spread=0.5), row(1, 0.75, price=200.0, spread=2.0))
+    write(warehouse, row(10, price=1e9), row(0, -1.0, stream=BTC, price=1.0), row(7, 0.1, stream=BTC))
+    first, second, nothing = (0.0025, 0.25), (0.01, 0.75), (None, None)
+    expected = {999: nothing, 1000: first, 1999: first, 2000: second, 6999: second, 7000: nothing, 10_999: nothing}
+    with warehouse.reading() as con:
+        assert known_at(con, *expected) == list(expected.values())
+        assert known_at(con, 2000, 7000, 1000, 2000, 1000) == [second, nothing, first, second, first]
+        assert [known_at(con, each) for each in expected] == [[found] for found in expected.values()]
+        assert known_at(con) == []
+
+
+def test_the_newest_row_counts_even_if_it_knows_less_than_the_one_before_it(warehouse: Warehouse) -> None:
+    unknown = row(1, None, spread=None)
+    write(warehouse, row(0), unknown, row(2, None, price=100.0, spread=-1.0), row(3, 0.5, price=100.0, spread=0.0))
+    with warehouse.reading() as con:
+        assert known_at(con, 2000, 3000, 4000) == [(None, None), (-0.01, None), (0.0, 0.5)]
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.integers(0, 40), unique=True, max_size=25),
+    st.lists(st.integers(-3000, 50_000), min_size=1, max_size=12),
+    st.integers(0, 50_000),
+)
+def test_the_books_at_many_instants_are_those_at_each_whatever_comes_later(
+    seconds: list[int], after_ms: list[int], cut_ms: int
+) -> None:
+    """Two roads: one query for all, and one for each; and nothing known after an instant counts at it."""
+    rows = [row(at, at / 64, price=100.0 + at, spread=at / 8) for at in seconds]
+    before = [each for each in rows if int(str(each["second_ms"])) + 1000 <= to_ms(START) + cut_ms]
+    with in_memory() as con:
+        write_order_book(con, book_frame(rows))
+        together = known_at(con, *after_ms)
+        for moment, found in zip(after_ms, together, strict=True):
+            books = book_at(con, ETH, START + timedelta(milliseconds=moment), max_age=5 * SECOND)
+            expected = books.select(pl.col("spread") / pl.col("price"), "imbalance").rows()
+            assert [found] == (expected or [(None, None)])
+    with in_memory() as con:
+        write_order_book(con, book_frame(before))
+        early = [moment for moment in after_ms if moment <= cut_ms]
+        expected = [found for moment, found in zip(after_ms, together, strict=True) if moment <= cut_ms]
+        assert known_at(con, *early) == expected
 
 
 def test_the_newest_book_is_asked_for_by_market(warehouse: Warehouse) -> None:

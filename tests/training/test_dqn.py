@@ -24,7 +24,7 @@ from hindsight.inference.shape import CandleBlock, FrameShape
 from hindsight.inference.trading import TradingCost, rewards_of
 from hindsight.learn import learn
 from hindsight.market.streams import Window, to_ms
-from hindsight.recall import recall_memory
+from hindsight.remake import remake
 from hindsight.settings import Settings, load
 from hindsight.store.trading import trading_scores
 from hindsight.store.warehouse import Warehouse
@@ -46,15 +46,9 @@ def dqn(hyper: Hyperparameters = HYPER, shape: FrameShape = SHAPE) -> Learner:
 
 
 @pytest.fixture(scope="session")
-def traders(stretch: Any, venue_home: Settings) -> Any:
+def traders(stretch: Any) -> Any:
     """The stretch of the loop's tests, with memories that have room for positions."""
-
-    def new_memory() -> Memory:
-        stream = venue_home.streams[0]
-        with Warehouse(path=venue_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
-            return recall_memory(con, "dqn", stream, stretch.market, stretch.first - 600)[0]
-
-    return replace(stretch, new_memory=new_memory)
+    return replace(stretch, new_memory=lambda: stretch.new_memory("dqn"))
 
 
 # Made-up references --------------------------------------------------------------------------------------------------
@@ -307,6 +301,10 @@ def test_the_error_of_a_value_is_that_of_what_was_said_at_both_ends(traders: Any
         expected = (reward + learner.hyper.discount * memory.extras[place + 1, Q].max() * there) / here
         assert found.reward[index] == pytest.approx(reward, abs=1e-12)
         assert found.td_error[index] == pytest.approx(expected - memory.extras[place, Q][action], abs=1e-5)
+    earlier = settle(traders.market.labels, memory, at, row - 100, learner.hyper)
+    for known, whole in zip(earlier, found, strict=True):
+        np.testing.assert_array_equal(known[:-100], whole[:-100])
+        assert np.isnan(known[-100:]).all()
 
 
 # Targets -------------------------------------------------------------------------------------------------------------
@@ -400,7 +398,7 @@ def test_history_in_pieces_leaves_the_positions_and_the_experience_of_history_in
     changed = {"models": ("cnn", "dqn"), "fee": 0.00005, "half_spread": 0.0, "learning_rate": 1e-3}
     whole, pieces = copy_home(venue_home, **changed), copy_home(venue_home, **changed)
     start, stream = datetime(2024, 3, 1, tzinfo=UTC), venue_home.streams[0]
-    cuts = [100, *range(235, 248), 260, 360]
+    cuts = [100, *range(237, 244), 260, 360]
     for settings, minutes in ((whole, [360]), (pieces, cuts)):
         for minute in minutes:
             for model in settings.models:
@@ -423,6 +421,9 @@ def test_history_in_pieces_leaves_the_positions_and_the_experience_of_history_in
         TradingCost(fee=0.00005, half_spread=0.0),
     )
     np.testing.assert_allclose(experience["reward"].to_numpy(), earned, atol=1e-7)
+    between = references.filter(pl.col("checkpoint_id") == references["checkpoint_id"].max() - 1)
+    assert between["checkpoint_id"][0] % settings.snapshot_every != 0  # its weights are lived again
+    assert remake(whole, between["inference_id"][0]).difference == 0
 
 
 def test_before_a_missing_candle_nothing_follows_and_after_it_one_starts_flat(

@@ -26,9 +26,9 @@ def candle(number: int, stream: str = "binance ETH/USDT 1m") -> Row:
 
 
 def book() -> Row:
-    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "spread": 0.01}
-    row |= {"bucket_size": 1.0, "anchor": 3020.0, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
-    return {**row, "venues": ["binance"]}
+    row = {"symbol": "ETH/USDT", "venue": "binance", "second_ms": NOW, "price": 3020.5, "bucket_size": 1.0}
+    row |= {"anchor": 3020.0, "amounts": [1.0] * BUCKETS, "imbalance": None, "snapshots": 10, "age_ms": 40}
+    return {**row, "spread": 0.01, "venues": ["binance"]}
 
 
 def trade(number: int) -> Row:
