@@ -9,6 +9,7 @@ the real ones, and no two alike.
 from collections import defaultdict
 from itertools import pairwise
 
+import duckdb
 import numpy as np
 import polars as pl
 
@@ -25,11 +26,11 @@ from benchmarks.homes import (
     warehouse_in,
 )
 from benchmarks.loop import learn
+from hindsight.configured import schema_of, shape_of
 from hindsight.inference import normalisation
 from hindsight.inference.frames import Frames, Tape
-from hindsight.inference.predictions import PIVOT_CANDLES, TREND, WIDTH
+from hindsight.inference.predictions import PIVOT_CANDLES, SERVED, TREND, WIDTH
 from hindsight.inference.records import predictions_of, reference_records
-from hindsight.inference.references import InputShape, schema_hash
 from hindsight.learn import CHUNK
 from hindsight.market.streams import Window
 from hindsight.store import tape as tapes
@@ -39,8 +40,8 @@ from hindsight.store.warehouse import Warehouse
 
 LIMIT, ROWS = 160.0, 1_000_000
 BLOCK_BYTES = 262_144
-SHAPE = InputShape()
 CLOSES_PER_STEP = 7  # on average, over the default cadence
+PROMOTED = 2000  # steps between two looks at who is to serve
 PARTS = 20_000
 
 
@@ -55,7 +56,7 @@ def measure(repeats: int) -> Figure:
     _write(warehouse, tape)
     each = (warehouse.path.stat().st_size - empty) / ROWS
     with warehouse.reading() as con:
-        columns, in_use = _by_column(con), _bytes_in_use(con)
+        columns, in_use = by_column(con, "inference_references"), _bytes_in_use(con)
     return Figure(
         name="a reference on disk at 1,000,000 rows, prediction included",
         goal=f"under {LIMIT:g} bytes",
@@ -82,12 +83,24 @@ def _write(warehouse: Warehouse, tape: Tape) -> None:
     norm, predicted = _norm_params(tape, rows), _predictions(len(rows))
     checkpoint = (np.arange(len(rows)) // CLOSES_PER_STEP).astype(np.int32)
     digests = np.random.default_rng(1).integers(0, 2**64, len(rows), np.uint64)  # a hash looks like chance
-    schema = schema_hash("transformer", SHAPE)
+    settings = settings_in(warehouse.path.parent)
+    schema, reach = schema_of(settings, ETH, MODEL), shape_of(settings, ETH, MODEL).reach
+    served, nothing_more = predicted[:, SERVED], np.empty((len(rows), 0), np.float32)
     edges = [0, *range(CHUNK - int(rows[0]) % CHUNK, len(rows), CHUNK), len(rows)]
     for start, end in pairwise(edges):
         part = slice(start, end)
-        records = reference_records(MODEL, ETH, rows[part], norm[part], predicted[part], checkpoint[part], SHAPE)
-        records = records.with_columns(
+        records = reference_records(
+            MODEL,
+            ETH,
+            rows[part],
+            norm[part],
+            predicted[part],
+            served[part],
+            checkpoint[part] // PROMOTED * PROMOTED,
+            nothing_more[part],
+            checkpoint[part],
+            reach,
+        ).with_columns(
             schema_hash=pl.lit(schema),
             digest=pl.Series(digests[part], dtype=pl.UInt64),
             device=pl.lit("cpu"),
@@ -98,8 +111,9 @@ def _write(warehouse: Warehouse, tape: Tape) -> None:
 
 
 def _norm_params(tape: Tape, rows: np.ndarray) -> Frames:
-    views = np.lib.stride_tricks.sliding_window_view(tape.rows, SHAPE.lookback, axis=0)  # [T − L + 1, F, L], no copy
-    at = rows - tape.first_row - SHAPE.lookback + 1
+    lookback = settings_in(new_folder("unused")).lookback
+    views = np.lib.stride_tricks.sliding_window_view(tape.rows, lookback, axis=0)  # [T − L + 1, F, L], no copy
+    at = rows - tape.first_row - lookback + 1
     parts = [
         normalisation.norm_params(np.moveaxis(views[part[0] : part[-1] + 1], 1, 2))
         for part in np.array_split(at, -(-len(at) // PARTS))
@@ -124,15 +138,17 @@ def _predictions(count: int) -> Frames:
     return noisy.astype(np.float32)
 
 
-def _by_column(con: object) -> list[tuple[str, str, float]]:
-    """Bytes per column, largest first: each segment reaches to the next one in its block, or to the block's end."""
+def by_column(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str, float]]:
+    """Name, compression and bytes of each column, largest first: each segment reaches to the next one in its block, or to
+    the block's end."""
     segments = select(
-        con,  # pyright: ignore[reportArgumentType]
+        con,
         """
         select column_name, compression, block_id, block_offset, additional_block_ids
-        from pragma_storage_info('inference_references')
+        from pragma_storage_info($table)
         where block_id >= 0
         order by block_id, block_offset""",
+        table=table,
     )
     starts = segments.select("block_id", "block_offset").unique().sort("block_id", "block_offset")
     ends = starts.with_columns(
@@ -147,6 +163,6 @@ def _by_column(con: object) -> list[tuple[str, str, float]]:
     return sorted(((name, ", ".join(sorted(ways[name])), sizes[name]) for name in sizes), key=lambda row: -row[2])
 
 
-def _bytes_in_use(con: object) -> float:
-    found = con.execute("select used_blocks * block_size from pragma_database_size()").fetchall()  # pyright: ignore
+def _bytes_in_use(con: duckdb.DuckDBPyConnection) -> float:
+    found = con.execute("select used_blocks * block_size from pragma_database_size()").fetchall()
     return float(found[0][0])

@@ -3,6 +3,7 @@
 Most models here say what chance has them say, so that a hundred histories cost no more than one.
 """
 
+import io
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from assets.live import tell_failures
 from hindsight.advance import MIXTURE, advance
 from hindsight.decide import decide
+from hindsight.decision_printing import print_decisions
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.sources import open_source
 from hindsight.health.alerts import standing
@@ -28,6 +31,7 @@ from hindsight.inference.records import reference_records
 from hindsight.learn import learn
 from hindsight.market.streams import Stream, Window, to_ms
 from hindsight.settings import Settings
+from hindsight.status import status
 from hindsight.store.decision_tables import append_decisions, read_gate
 from hindsight.store.inference_tables import append
 from hindsight.store.learning_questions import decisions_not_adding_up, decisions_standing_twice
@@ -386,3 +390,50 @@ def test_a_stream_that_nobody_predicts_has_no_decision(told: Settings, copy_home
     assert decide(settings, other).decided == 0
     assert decide(settings, settings.streams[0], SAID_FROM).decided == 0
     assert decisions(settings, table).is_empty()
+
+
+def test_status_tells_what_was_decided_from_what_and_how_well_in_eighty_columns(decided: Settings, table: Callable):
+    found = decisions(decided, table)
+    told = status(decided)
+    (made,) = told.decisions.rows(named=True)
+    assert made["decisions"] == made["buy"] + made["sell"] + made["hold"] == len(found)
+    assert made["by_mixture"] + made["by_equal_average"] + made["by_one_model"] + made["nobody_spoke"] == len(found)
+    assert made["buy"] == (found["action"] == "buy").sum()
+    assert made["by_mixture"] == (found["used"] == "mixture").sum()
+    printed = io.StringIO()
+    print_decisions(Console(file=printed, width=80), told.decisions, told.decision_scores)
+    assert max(map(len, printed.getvalue().splitlines())) <= 80
+    assert f"{len(found)} " in printed.getvalue()
+    assert told.decision_scores.is_empty()  # no candle has been settled here
+
+
+def test_scores_hold_the_decision_against_each_model_and_their_average_on_the_same_closes(
+    decided: Settings, copy_home: Callable, table: Callable
+):
+    settings = copy_home(decided)
+    with warehouse(settings).writing() as con:
+        con.execute(
+            """
+            insert into outcomes by name
+            select inference_id, model, venue, symbol, timeframe, made_at, 'candle' as kind, 'settled' as status,
+                made_at as true_at, made_at + interval 1 minute as settled_at,
+                if(minute(made_at) % 4 = 0, 0.01, -0.01) as log_return, 1 as candles, false as is_next
+            from inference_references
+            where model = 'cnn'"""
+        )
+    told = status(settings)
+    scores = {row["predictor"]: row for row in told.decision_scores.iter_rows(named=True)}
+    found = decisions(settings, table)
+    rose = found["made_at"].dt.minute() % 4 == 0
+    assert scores.keys() == {"decision", "equal average", "cnn", "lstm"}
+    assert {row["closes"] for row in scores.values()} == {len(found)}
+    assert scores["decision"]["accuracy"] == pytest.approx(((found["probability"] >= 0.5) == rose).mean())
+    acted = found.with_columns(rose=rose).filter(pl.col("action") != "hold")
+    assert scores["decision"]["acted"] == pytest.approx(len(acted) / len(found))
+    right = ((acted["action"] == "buy") == acted["rose"]).mean()
+    assert scores["decision"]["accuracy_where_acted"] == pytest.approx(right)
+    printed = io.StringIO()
+    print_decisions(Console(file=printed, width=80), told.decisions, told.decision_scores)
+    assert max(map(len, printed.getvalue().splitlines())) <= 80
+    for name in scores:
+        assert name in printed.getvalue()

@@ -77,12 +77,12 @@ def decisions_not_adding_up(con: Connection, stream: Stream, window: Window) -> 
         select made_at, action, probability, used, contributions, reason
         from decisions
         where {of_stream} and made_at > $from and made_at <= $to
-          and not (
+          and not coalesce(
             if(used = 'none', probability is null and action = 'hold',
               probability between 0 and 1 and list_sum(contributions) between 0.999 and 1.001
               and list_min(contributions) >= 0)
             and (action <> 'buy' or probability >= buy_threshold - 1e-6)
-            and (action <> 'sell' or probability <= sell_threshold + 1e-6))
+            and (action <> 'sell' or probability <= sell_threshold + 1e-6), false)
         order by made_at"""
     return ask(con, sql, stream, window)
 
