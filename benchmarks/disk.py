@@ -31,8 +31,8 @@ from hindsight.inference import normalisation
 from hindsight.inference.frames import Frames, Tape
 from hindsight.inference.predictions import PIVOT_CANDLES, SERVED, TREND, WIDTH
 from hindsight.inference.records import predictions_of, reference_records
-from hindsight.learn import CHUNK
 from hindsight.market.streams import Window
+from hindsight.piece import CHUNK
 from hindsight.store import tape as tapes
 from hindsight.store.inference_tables import append, read_references
 from hindsight.store.rows import select
@@ -139,8 +139,10 @@ def _predictions(count: int) -> Frames:
 
 
 def by_column(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str, float]]:
-    """Name, compression and bytes of each column, largest first: each segment reaches to the next one in its block, or to
-    the block's end."""
+    """Name, compression and bytes of each column, largest first.
+
+    Each segment reaches to the next one in its block, or to the block's end.
+    """
     segments = select(
         con,
         """

@@ -1,9 +1,9 @@
 """What one more day costs on top of two years of history, against on top of two weeks.
 
 Both histories end alike: the last two weeks are learned for real. Two years of learning would take an hour, so the
-references, outcomes, trend validations and training steps before those two weeks are synthetic: the real two weeks
-again and again, moved back in time, to the volume that two years of learning leave behind (over a million references).
-Candles, indicators and pivots are real throughout.
+references, hidden states, outcomes, trend validations and training steps before those two weeks are synthetic: the real
+two weeks again and again, moved back in time, to the volume that two years of learning leave behind (over a million
+references). Candles, indicators and pivots are real throughout.
 """
 
 import time
@@ -29,6 +29,7 @@ LIVE_CLOSES = 20  # of the day's end, one at a time
 # What moves with time in each table, and what numbers its rows; both go back with every fortnight.
 MOVED = {
     "inference_references": ("made_at", "target_time", "input_start", "input_end"),
+    "hidden_states": ("made_at", "available_at"),
     "outcomes": ("made_at", "true_at", "settled_at"),
     "trend_validations": ("made_at", "settled_at", "start_time", "end_time"),
     "training_steps": ("event_time",),

@@ -88,7 +88,7 @@ def begin_learning_at(home: Path | str, stream: Stream, moment: datetime) -> Non
             """
             insert into training_steps
             values ($model, $venue, $symbol, $timeframe, 0, 'candle', $moment, [], [], 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0,
-                    '', '{}', 'cpu', 0)
+                    0, '', '{}', 'cpu', 0)
             """,
             {**_learner(stream), "moment": moment},
         )

@@ -137,34 +137,36 @@ def learn_watched(home: str) -> dict[str, Any]:
 
 def _watched() -> list[Watched]:
     import hindsight.learn as verb
-    from hindsight import recall
-    from hindsight.inference.frames import Tape
-    from hindsight.training import loop
+    from hindsight import piece, recall, recall_blocks, write
+    from hindsight.inference.blocks import Blocks
+    from hindsight.training import loop, objective
 
     return [
-        (loop, "train_step", "training steps (forward, backward, optimizer)"),
+        (objective.Supervised, "step", "training steps (forward, backward, optimizer)"),
         (loop, "forward", "predictions (forward)"),
-        (Tape, "gather", "frames gathered from the tape"),
-        (loop, "make_batch", "answers of a batch, to tensors"),
+        (Blocks, "gather", "frames gathered"),
+        (objective, "make_batch", "answers of a batch, to tensors"),
+        (objective.Supervised, "corrective", "which were wrong"),
         (loop, "_replayed", "replay: who may be drawn, and the draw"),
         (loop, "newly_settled", "what an event settles"),
-        (verb, "learn_rows", "the rest of the loop: which were wrong, records of steps"),
-        (verb, "recall_market", "recall: market tables"),
+        (loop, "drifted", "a look for drift"),
+        (verb, "learn_rows", "the rest of the loop: records of steps"),
+        (piece, "recall_market", "recall: market tables"),
         (recall, "label", "recall: labels"),
-        (recall.tapes, "load", "recall: tape"),
-        (verb, "recall_memory", "recall: references made so far"),
-        (verb, "recall_weights", "recall: weights"),
-        (verb, "frame_digests", "digests"),
-        (recall, "frame_digests", "digests"),
-        (verb, "score_days", "scores of the model and its baselines"),
-        (verb, "save_snapshots", "checkpoint files"),
-        (verb, "_references", "rows of references"),
-        (verb, "_outcomes", "rows of outcomes"),
-        (verb, "trend_records", "rows of trend validations"),
-        (verb, "step_records", "rows of training steps"),
-        (verb, "append", "DuckDB: insert"),
-        (verb, "retain", "DuckDB: checkpoints on record"),
-        (verb, "replace_scores", "DuckDB: scores"),
-        (verb, "_learn_piece", "DuckDB: open, commit, close"),
+        (recall_blocks.tapes, "load", "recall: tape"),
+        (piece, "recall_memory", "recall: references made so far"),
+        (verb, "relive", "recall: weights"),
+        (Blocks, "digests", "digests"),
+        (write, "score_days", "scores of the model and its baselines"),
+        (write, "save_snapshots", "checkpoint files"),
+        (write, "_references", "rows of references"),
+        (write, "_outcomes", "rows of outcomes"),
+        (write, "trend_records", "rows of trend validations"),
+        (write, "step_records", "rows of training steps"),
+        (write, "append", "DuckDB: insert"),
+        (write, "append_hidden", "DuckDB: hidden states"),
+        (write, "retain", "DuckDB: checkpoints on record"),
+        (write, "replace_scores", "DuckDB: scores"),
+        (verb, "write", "DuckDB: open, commit, close"),
         (verb, "learn", "the rest of learn"),
     ]

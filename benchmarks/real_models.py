@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--ways-of", nargs="+", help="models that the ways are run of, where not all")
     parser.add_argument("--refit-every", type=int, default=14, help="days")
     parser.add_argument("--refit-on", type=int, default=28, help="days")
-    parser.add_argument("--passes", type=int, default=8, help="over the references of a refit")
+    parser.add_argument("--passes", type=int, default=4, help="over the references of a refit")
     parser.add_argument("--cache", type=Path, default=CHECKOUT / ".hindsight" / "real-models")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

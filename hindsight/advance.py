@@ -17,7 +17,7 @@ from hindsight.decide import DecideReport, decide
 from hindsight.errors import LearnerBusy
 from hindsight.exchange.landing import Landing
 from hindsight.ingest import Ingested, ingest
-from hindsight.learn import LearnReport, learn, learn_live
+from hindsight.learn import learn, learn_live
 from hindsight.market.streams import EPOCH, Stream
 from hindsight.recall_blocks import BOOK_PATIENCE
 from hindsight.settings import Settings
@@ -25,6 +25,7 @@ from hindsight.store.book_tables import newest_book
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_levels, in_order
+from hindsight.write import LearnReport
 
 logger = logging.getLogger(__name__)
 PAUSE = timedelta(milliseconds=50)

@@ -72,16 +72,17 @@ def promotion_record(
     champion: Champion | None,
     challenger: int,
     evidence: Evidence | None,
+    *,
+    is_promoted: bool,
 ) -> pl.DataFrame:
     """The row of `promotions` that a look leaves. Figures that cannot be told are null."""
-    is_better = evidence is None or evidence.is_better
     before = champion.checkpoint_id if champion else None
     row = {
         "model": model,
         "event_time": end_time,
-        "outcome": "first" if champion is None else "promoted" if is_better else "kept",
+        "outcome": "first" if champion is None else "promoted" if is_promoted else "kept",
         "serving_before": before,
-        "serving_after": challenger if is_better else before,
+        "serving_after": challenger if is_promoted else before,
         "challenger": challenger,
         "schema_hash": schema,
     }

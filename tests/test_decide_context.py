@@ -158,7 +158,7 @@ def opinions(settings: Settings, closes: range) -> pl.DataFrame:
 
 
 def books(count: int) -> pl.DataFrame:
-    """The ten rows up to a second before the close of so many candles; the spread is 0 now and then, or none is there."""
+    """The ten rows up to a second before the close of so many candles, some with a spread of 0; of some, none."""
     last = START + count * MINUTE - SECOND
     if count % 7 == 0:
         return book(last).clear()

@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 
 from hindsight.inference.references import inference_ids
-from hindsight.learn import CHUNK, learn
+from hindsight.learn import learn
 from hindsight.market.streams import Window, from_ms, to_ms
+from hindsight.piece import CHUNK
 from hindsight.settings import Settings
 from hindsight.store import learning_questions as questions
 from hindsight.store.rows import select

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -47,6 +48,7 @@ def at_home(
         monkeypatch.chdir(copied.home)
         monkeypatch.setenv("HINDSIGHT_HOME", str(copied.home))
         monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.delenv("HINDSIGHT_MODELS", raising=False)  # its hindsight.toml names them
         for name, value in changed.items():
             monkeypatch.setenv(f"HINDSIGHT_{name.upper()}", ",".join(value) if isinstance(value, tuple) else str(value))
         assert load() == copied
@@ -180,3 +182,14 @@ def test_of_several_streams_one_has_to_be_named(at_home: Callable, table: Callab
     listed = hindsight("list")
     assert "cnn, simulated-19-0.3 BTC/USDT 1m: has not learned yet." in words(listed)
     assert "checkpoint 12 serves" in listed.output
+
+
+def test_of_what_has_not_learned_there_is_nothing_to_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HINDSIGHT_HOME", str(tmp_path))
+    monkeypatch.setenv("HINDSIGHT_MODELS", "transformer")
+    monkeypatch.chdir(tmp_path)
+    assert "transformer, simulated ETH/USDT 1m: has not learned yet." in words(hindsight("list"))
+    for command in (("rollback", "transformer"), ("promote", "transformer", "1")):
+        refused = hindsight(*command, "--stream", "ETH/USDT 1m")
+        assert refused.exit_code == 1
+        assert "transformer has not learned from simulated ETH/USDT 1m yet" in words(refused)

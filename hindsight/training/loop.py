@@ -279,11 +279,17 @@ def forward(learner: Learner, frame: Frame[Frames]) -> Said:
         probabilities = natural_units(learner.serving(inside), inside.norm)[:, SERVED].cpu().numpy()[:count]
         served = np.round(probabilities * SERVED_UNIT) / np.float32(SERVED_UNIT)
     learner.seconds_inside += time.perf_counter() - started
-    if not (np.isfinite(values).all() and np.isfinite(hidden).all() and np.isfinite(extras).all()):
-        broken = int((~np.isfinite(values).all(axis=1) | ~np.isfinite(hidden).all(axis=1)).sum())
+    parts = (values, hidden, extras)
+    broken = count - int(np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in parts]).sum())
+    if broken:
         raise ModelBroken(
-            f"expected finite outputs, found {broken} of {count} predictions that are not: the weights after step"
-            f" {learner.number} are broken. Roll back: `hindsight models rollback`"
+            f"expected finite outputs, found {broken} of {count} predictions that are not, by the weights after step"
+            f" {learner.number}. Show one of the closes around it to whoever wrote the model"
+        )
+    if learner.serving is not None and not np.isfinite(served).all():
+        raise ModelBroken(
+            f"expected finite outputs, found some that are not, by the serving checkpoint {learner.serving_id}. Let"
+            " another one serve: `hindsight models rollback`"
         )
     return Said(values, hidden, served, extras)
 

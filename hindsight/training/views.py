@@ -49,8 +49,10 @@ def sizes_of(shape: FrameShape) -> Sizes:
 
 
 def views(frame: Frame[Tensor], shape: FrameShape, newest: int | None = None) -> Views:
-    """The views of B frames of `shape`; finite whatever an optional block holds. With `newest`, only so many rows of a sequence;
-    their scales are those of all."""
+    """The views of B frames of `shape`; finite whatever an optional block holds.
+
+    With `newest`, only so many rows of a sequence; their scales are those of all.
+    """
     norms = _norms(frame, shape)
     span = slice(None if newest is None else -newest, None)
     sequences = [channels(block[:, span], norm) for block, norm in zip(frame.candles, norms, strict=True)]

@@ -20,6 +20,7 @@ DAYS = Window(start=datetime(2024, 1, 1, tzinfo=UTC), end=datetime(2024, 1, 2, 1
 TABLES = (
     *("candles", "candle_revisions", "gaps", "refused_candles", "indicators", "pivots", "pivot_states"),
     *("inference_references", "outcomes", "trend_validations", "checkpoints", "learned_until", "scores"),
+    *("hidden_states", "refused_frames", "decisions", "gate_states", "promotions", "drifts"),
 )
 QUICK = {"SOURCE": "simulated", "PREDICT_EVERY": "3", "TRAIN_EVERY": "240", "SCORE_WINDOW": "60"}
 

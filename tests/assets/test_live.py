@@ -6,8 +6,8 @@ from pathlib import Path
 from assets.live import tell_failures
 from hindsight.advance import Advanced
 from hindsight.health.alerts import standing
-from hindsight.learn import LearnReport
 from hindsight.settings import load
+from hindsight.write import LearnReport
 
 NOW = datetime(2024, 3, 2, 12, tzinfo=UTC)
 
