@@ -17,7 +17,19 @@ from benchmarks.figure import Figure, show, skipped, summarise
 from benchmarks.homes import CANDLES, scratch
 from benchmarks.sampling import machine
 
-FIGURES = ("candles", "compute", "loop", "models", "steps", "resolve", "frame", "disk", "predictions", "memory", "growth")
+FIGURES = (
+    "candles",
+    "compute",
+    "loop",
+    "models",
+    "steps",
+    "resolve",
+    "frame",
+    "disk",
+    "predictions",
+    "memory",
+    "growth",
+)
 
 
 def main() -> None:

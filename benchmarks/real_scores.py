@@ -65,6 +65,9 @@ def report(trial: Trial) -> None:
     ]
     together = pl.concat(scores).unique(["predictor", "way", "day", "target"], keep="first", maintain_order=True)
     judged = together.filter(pl.col("day") > trial.frozen_at.date())
+    if judged.is_empty():
+        console.print(f"{trial.symbol}: no day after {trial.frozen_at:%Y-%m-%d} is complete by {trial.until:%Y-%m-%d}")
+        return
     console.print(machine(), highlight=False)
     _show_losses(console, trial, judged)
     _show_ways(console, judged)
@@ -167,33 +170,26 @@ def _against(before: pl.DataFrame, after: pl.DataFrame) -> Evidence:
 
 
 def _show_losses(console: Console, trial: Trial, scores: pl.DataFrame) -> None:
-    days = scores["day"].n_unique()
-    settled = scores.filter(pl.col("predictor") == PRIOR).group_by("target", maintain_order=True).agg(pl.sum("settled"))
-    counts = ", ".join(f"{count:,} of {target}" for target, count in settled.iter_rows())
-    table = Table(
-        "",
-        "weights",
-        *(f"{target}: log loss, right, less than the prior by" for target in TARGETS),
-        title=f"{trial.symbol} 1m, {scores['day'].min()} to {scores['day'].max()}: {days} days, {counts}",
-        title_justify="left",
+    title = f"{trial.symbol} 1m, {scores['day'].min()} to {scores['day'].max()}, {scores['day'].n_unique()} days"
+    sums = scores.group_by("target", "predictor", "way", maintain_order=True).agg(
+        pl.sum("log_loss_sum", "correct", "settled")
     )
-    for predictor, way in scores.select("predictor", "way").unique(maintain_order=True).iter_rows():
-        cells = []
-        for target in TARGETS:
-            own = scores.filter(
-                pl.col("predictor") == predictor, pl.col("way") == way, pl.col("target") == target
-            ).select(pl.sum("log_loss_sum", "correct", "settled"))
-            loss, correct, count = own.row(0)
-            if not count:
-                cells.append("")
-                continue
-            said = f"{loss / count:.5f} {100 * correct / count:.2f} %"
-            if predictor != PRIOR:
-                prior, daily = (_daily(scores, *each, (target,)) for each in ((PRIOR, ""), (predictor, way)))
-                said += f" {_gain(_against(prior, daily))}"
-            cells.append(said)
-        table.add_row(predictor, way, *cells)
-    console.print(table)
+    for target in TARGETS:
+        of_target = sums.filter(pl.col("target") == target).sort(pl.col("way") != "", "predictor", maintain_order=True)
+        table = Table(
+            "",
+            "weights",
+            "log loss",
+            "right",
+            "less than the class prior by",
+            title=f"{title}: {target}, {of_target['settled'].max():,} answers",
+            title_justify="left",
+        )
+        prior = _daily(scores, PRIOR, "", (target,))
+        for _, predictor, way, loss, correct, settled in of_target.iter_rows():
+            gain = "" if predictor == PRIOR else _gain(_against(prior, _daily(scores, predictor, way, (target,))))
+            table.add_row(predictor, way, f"{loss / settled:.5f}", f"{100 * correct / settled:.2f} %", gain)
+        console.print(table)
 
 
 def _show_ways(console: Console, scores: pl.DataFrame) -> None:

@@ -36,7 +36,6 @@ from hindsight.training.scores import score_days
 from hindsight.training.step import LOSS_PARTS
 from hindsight.training.step_records import drift_records, step_records
 
-
 logger = logging.getLogger(__name__)
 
 

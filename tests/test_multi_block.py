@@ -541,6 +541,18 @@ def test_a_state_that_came_too_late_stays_masked_for_whoever_looks_later(waiting
         assert references_not_resolving(waiting, con, waiting.predicted_streams[0], window).is_empty()
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the deadline of today decides what was in time then; schema hash and tables do not"
+)
+def test_another_deadline_changes_no_frame_of_the_past(waiting: Settings):
+    """Trap 32: what came after 7 s was masked under a deadline of 5, and stays so under one of 10."""
+    close = at("03:31")
+    assert predict_live(waiting, "listener", close + 6 * SECOND) == close
+    assert predict_live(waiting, "cnn", close + 7 * SECOND) == close
+    before = bytes_of(frame_at(waiting, close, "listener"))
+    assert bytes_of(frame_at(waiting.model_copy(update={"peer_deadline_seconds": 10.0}), close, "listener")) == before
+
+
 def test_a_model_that_reads_one_that_has_not_begun_is_not_due_in_a_backfill(recorded: Settings, copy_home: Callable):
     settings = copy_home(recorded)
     stream = settings.predicted_streams[0]
