@@ -19,7 +19,7 @@ from hindsight.exchange.landing import Landing
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import learn, learn_live
 from hindsight.market.streams import EPOCH, Stream
-from hindsight.recall_blocks import BOOK_PATIENCE
+from hindsight.recall_blocks import A_MINUTE, BOOK_PATIENCE
 from hindsight.settings import Settings
 from hindsight.store.book_tables import newest_book
 from hindsight.store.inference_tables import left_unlearned
@@ -79,7 +79,8 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
     patience = BOOK_PATIENCE * settings.venue_speed
     for _ in range(int(BOOK_PATIENCE / PAUSE) if waiting else 0):
         with warehouse.reading() as con:
-            waiting = {stream: at for stream, at in waiting.items() if (newest_book(con, stream) or EPOCH) < at}
+            newest = {each: newest_book(con, each, at - A_MINUTE) or EPOCH for each, at in waiting.items()}
+        waiting = {stream: at for stream, at in waiting.items() if newest[stream] < at}
         if not waiting or clock() >= max(waiting.values()) + patience:
             break
         time.sleep(PAUSE.total_seconds())
@@ -129,6 +130,8 @@ def _decide(settings: Settings, advanced: Advanced, streams: Iterable[Stream], c
     for stream in streams:
         try:
             advanced.decisions[stream] = decide(settings, stream, clock=clock)
+        except LearnerBusy as busy:
+            logger.info("left out: %s", busy)
         except Exception as error:
             logger.exception("%s, decision", stream)
             advanced.failures[stream, MIXTURE] = error

@@ -1,5 +1,7 @@
 """What the settings say about a learner, in the classes of the domain."""
 
+from datetime import timedelta
+
 import torch
 
 from hindsight.errors import SettingRefused
@@ -8,6 +10,7 @@ from hindsight.inference.drift import DriftRule
 from hindsight.inference.references import schema_hash
 from hindsight.inference.shape import FrameShape, Read, frame_shape
 from hindsight.market.streams import Stream
+from hindsight.recall_blocks import deadline
 from hindsight.settings import Settings
 from hindsight.training.loop import Cadence
 from hindsight.training.models.registry import model_of
@@ -18,7 +21,13 @@ from hindsight.training.step import Hyperparameters
 def shape_of(settings: Settings, stream: Stream, model: str) -> FrameShape:
     """The blocks of a frame that this model reads to predict `stream`. It reads those models that are there."""
     reads = [
-        Read(model=name, width=model_of(name).config.width) for name in model_of(model).reads if name in settings.models
+        Read(
+            model=name,
+            width=model_of(name).config.width,
+            deadline_ms=deadline(settings, stream) // timedelta(milliseconds=1),
+        )
+        for name in model_of(model).reads
+        if name in settings.models
     ]
     return frame_shape(settings.frame, stream, lookback=settings.lookback, warmup=settings.warmup, reads=reads)
 

@@ -23,8 +23,8 @@ from hindsight.inference.gate_state import GateState
 from hindsight.inference.labels import candle_labels
 from hindsight.inference.mixture import CONTEXT, Closes, GateRule, Mixed, Numbers, Rows, mix
 from hindsight.market.candles import TIME
-from hindsight.market.streams import Stream, Window, from_ms, to_ms
-from hindsight.recall_blocks import deadline
+from hindsight.market.streams import EPOCH, Stream, Window, from_ms, to_ms
+from hindsight.recall_blocks import deadline, given_up
 from hindsight.settings import Settings
 from hindsight.store import tape as tapes
 from hindsight.store.book_tables import books_known_at
@@ -32,6 +32,7 @@ from hindsight.store.decision_tables import append_decisions, first_opinion, rea
 from hindsight.store.inference_tables import predicted_until
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
+from hindsight.teaching import LIVE_PATIENCE_SECONDS, taught_by_us
 
 AT_ONCE = 20_000  # closes in one transaction
 DAY_MS = 86_400_000
@@ -59,20 +60,22 @@ def decide(
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     decided, last, first = 0, None, 0
-    while True:
-        with warehouse.reading() as con:
-            due = _due(con, settings, stream, first, until, clock() if clock else None)
-            if due is None:
-                return DecideReport(decided=decided, until=last)
-            before, state, rows = due
-            mixed, state = _mix(con, settings, stream, state, rows)
-        first = int(rows[-1]) + 1
-        if not len(mixed.rows):  # no candle closed at any of them
-            continue
-        records = _records(settings, stream, mixed, state.models)
-        with warehouse.writing() as con:
-            append_decisions(con, stream, records, before, state.to_bytes())
-        decided, last = decided + len(records), records["made_at"][-1]
+    with taught_by_us(settings, stream, "gate", LIVE_PATIENCE_SECONDS if clock else None):
+        while True:
+            with warehouse.reading() as con:
+                due = _due(con, settings, stream, first, until, clock() if clock else None)
+                if due is None:
+                    return DecideReport(decided=decided, until=last)
+                before, state, rows = due
+                closes = _closes(con, settings, stream, state, rows)
+            state, mixed = mix(state, closes, GateRule())
+            first = int(rows[-1]) + 1
+            if not len(mixed.rows):  # no candle closed at any of them
+                continue
+            records = _records(settings, stream, mixed, state.models)
+            with warehouse.writing() as con:
+                append_decisions(con, stream, records, before, state.to_bytes())
+            decided, last = decided + len(records), records["made_at"][-1]
 
 
 def _due(
@@ -84,27 +87,31 @@ def _due(
     now: datetime | None,
 ) -> tuple[bytes | None, GateState, np.ndarray] | None:
     """The gate as it stands, and the next rows from `first` on that it is to decide; None where there are none."""
-    mark, opened = pivot_mark(con, stream), first_opinion(con, stream)
-    said = [predicted_until(con, model, stream) for model in settings.models]
-    given_up = now - deadline(settings, stream) if now else None
-    ends = [max((each for each in (one, given_up) if each is not None), default=None) for one in said]
-    if mark is None or opened is None or any(end is None for end in ends):
+    mark, before = pivot_mark(con, stream), read_gate(con, stream)
+    opened = first_opinion(con, stream) if before is None else EPOCH
+    if mark is None or opened is None:
         return None
-    end = min(each for each in (*ends, mark.as_of, until) if each is not None)
-    before = read_gate(con, stream)
     names = tuple(feature.name for feature in CONTEXT)
     models = tuple(sorted(settings.models))
     state = GateState.from_bytes(before).for_models(models, names) if before else GateState.initial(models, names)
+    done = from_ms((state.last_row + 1) * stream.step_ms) if before else None
+    end = min(mark.as_of, until or mark.as_of)
+    for model in models:
+        said = predicted_until(con, model, stream)
+        passed = given_up(con, settings, stream, model, deadline(settings, stream), done, now)
+        if said is None and passed is None:
+            return None
+        end = min(end, max(each for each in (said, passed) if each is not None))
     first = max(first, state.last_row + 1, to_ms(opened) // stream.step_ms - 1)
     rows = np.arange(first, min(to_ms(end) // stream.step_ms, first + AT_ONCE))
     rows = rows[(rows + 1) % settings.predict_every == 0]
     return (before, state, rows) if len(rows) else None
 
 
-def _mix(
+def _closes(
     con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, state: GateState, rows: np.ndarray
-) -> tuple[Mixed, GateState]:
-    """What the gate makes of the closes of `rows`, and how it stands after them."""
+) -> Closes:
+    """What the gate is to know of the closes of `rows`, and of those before that wait for their answers."""
     asked = np.unique(np.concatenate([state.as_arrays()[1]["row"], rows]))  # those before wait for their answers
     start, end, step_ms = int(asked[0]), int(asked[-1]) + 1, stream.step_ms
     mark = pivot_mark(con, stream)
@@ -117,15 +124,13 @@ def _mix(
     asked = asked[~np.isnan(known[asked - start, COLUMN["open"]])]  # where no candle closed, nothing is decided
     at = asked - start
     buy, scale = _opinions(con, stream, state.models, span, asked)
-    closes = Closes(
+    return Closes(
         rows=asked,
         buy=buy,
         context=context_at(con, stream, asked, scale),
         up=np.where(moved, label.log_returns[:, 3] > 0, -1).astype(np.int8)[at],
         settled=label.settled[at],
     )
-    after, mixed = mix(state, closes, GateRule())
-    return mixed, after
 
 
 def _opinions(

@@ -27,13 +27,12 @@ from hindsight.store.inference_tables import learned_until
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_hyperparameters, newest_step
 from hindsight.store.warehouse import Warehouse
-from hindsight.teaching import taught_by_us
+from hindsight.teaching import LIVE_PATIENCE_SECONDS, taught_by_us
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import learn_rows
 from hindsight.training.step import Hyperparameters
 from hindsight.write import LearnReport, publish, write
 
-LIVE_PATIENCE_SECONDS = 5.0  # a live call does not wait for the end of a backfill
 Progress = Callable[[int, int], None]
 
 
@@ -152,10 +151,11 @@ def _due(con: duckdb.DuckDBPyConnection, subject: Subject, until: datetime) -> t
     frames ask for is known."""
     stream, model, settings = subject.stream, subject.model, subject.settings
     mark = pivot_mark(con, stream)
-    known = known_until(con, settings, stream, shape_of(settings, stream, model), subject.now)
+    done = learned_until(con, model, stream)
+    shape, reached = shape_of(settings, stream, model), done[1] if done else None
+    known = known_until(con, settings, stream, shape, subject.now, reached)
     if mark is None or known is None:
         return 0, 0
-    done = learned_until(con, model, stream)
     first = to_ms(done[1] if done else mark.since) // stream.step_ms
     return first, max(first, to_ms(min(until, known)) // stream.step_ms)
 

@@ -20,7 +20,10 @@ from hindsight.store.hidden_tables import read_hidden
 from hindsight.store.inference_tables import predicted_until, read_references
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.pivot_tables import pivots_before
+from hindsight.store.timings import moved_since
 
+A_MINUTE = timedelta(minutes=1)
+MOVING = timedelta(minutes=2)  # of ours: a piece of history takes less
 BOOK_PATIENCE = timedelta(seconds=1.5)  # of ours, after a close, for the seconds of the book before it
 
 
@@ -39,17 +42,23 @@ def recall_blocks(
         ],
         book=book_tapes.load(con, settings.tape_path, stream, around) if shape.book else None,
         pivots=_pivots(con, stream, shape, span) if shape.pivots else None,
-        peers=[_peer(con, settings, stream, read, first, end) for read in shape.reads],
+        peers=[_peer(con, stream, read, first, end) for read in shape.reads],
     )
 
 
 def known_until(
-    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: FrameShape, now: datetime | None
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    shape: FrameShape,
+    now: datetime | None,
+    done: datetime | None = None,
 ) -> datetime | None:
     """The last close of `stream` of which every required stream of `shape` has said what it knows; None for none.
 
     A candle is asked for once the one after it could have closed. A model that another one reads is waited for; live,
-    where `now` is the venue's time, no longer than its deadline; so is the book, live, for BOOK_PATIENCE.
+    where `now` is the venue's time and the reader is done up to `done`, until it is `given_up`. So is the book, live,
+    for BOOK_PATIENCE.
     """
     until: datetime | None = None
     for block_stream in shape.streams(stream.venue):
@@ -61,14 +70,37 @@ def known_until(
         until = last if until is None else min(until, last)
     if shape.book and now and until:
         # Its last second is landed within a moment; of a book that is dead there is nothing to wait for.
-        given_up = now - BOOK_PATIENCE * settings.venue_speed
-        until = min(until, max(newest_book(con, stream) or given_up, given_up))
+        patience = now - BOOK_PATIENCE * settings.venue_speed
+        until = min(until, max(newest_book(con, stream, patience - A_MINUTE) or patience, patience))
     for read in shape.reads:
         said = predicted_until(con, read.model, stream)
-        given_up = now - deadline(settings, stream) if now else None
-        ready = max((each for each in (said, given_up) if each is not None), default=None)
+        patience = timedelta(milliseconds=read.deadline_ms)
+        passed = given_up(con, settings, stream, read.model, patience, done, now)
+        ready = max((each for each in (said, passed) if each is not None), default=None)
         until = min(until, ready) if until and ready else None
     return until
+
+
+def given_up(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    model: str,
+    patience: timedelta,
+    done: datetime | None,
+    now: datetime | None,
+) -> datetime | None:
+    """The last close at which `model` is waited for no longer by whoever is done up to `done`; None in a backfill.
+
+    At the newest closes that is `patience` after them. Of a backlog, a model that is working through it is waited for,
+    and one that has moved nowhere in MOVING is not.
+    """
+    if now is None:
+        return None
+    is_newest = done is not None and now - done < patience + 3 * stream.step
+    if is_newest or not moved_since(con, stream, model, now - MOVING * settings.venue_speed):
+        return now - patience
+    return None
 
 
 def deadline(settings: Settings, stream: Stream) -> timedelta:
@@ -104,7 +136,7 @@ def _pivots(con: duckdb.DuckDBPyConnection, stream: Stream, shape: FrameShape, s
     return PivotHistory.of(found, pivot_books(con, stream, reach), stream.step_ms)
 
 
-def _peer(con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, read: Read, first: int, end: int) -> Peer:
+def _peer(con: duckdb.DuckDBPyConnection, stream: Stream, read: Read, first: int, end: int) -> Peer:
     """What a model said and knew in time at the closes of rows [first, end), and of the few before."""
     start = first - OUTPUT_AGE
     peer = Peer(
@@ -113,7 +145,7 @@ def _peer(con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, re
         hidden=np.full((end - start, read.width), np.nan, np.float32),
     )
     window = Window(start=from_ms(start * stream.step_ms), end=from_ms(end * stream.step_ms))
-    states = read_hidden(con, read.model, stream, window, read.width, deadline(settings, stream))
+    states = read_hidden(con, read, stream, window)
     references = read_references(con, read.model, stream, window).join(
         states, on="made_at", how="inner", maintain_order="left"
     )

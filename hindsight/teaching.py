@@ -8,6 +8,8 @@ from hindsight.market.streams import Stream
 from hindsight.settings import Settings
 from hindsight.store import lock
 
+LIVE_PATIENCE_SECONDS = 5.0  # a live call does not wait for the end of a backfill
+
 
 @contextmanager
 def taught_by_us(settings: Settings, stream: Stream, model: str, patience_seconds: float | None) -> Iterator[None]:

@@ -23,7 +23,7 @@ from hindsight.piece import Piece, Subject
 from hindsight.promote import Champion, is_look, look, promotion_record
 from hindsight.retain import latest_snapshot, retain, save_snapshots
 from hindsight.store.hidden_tables import append_hidden
-from hindsight.store.inference_tables import add_refusals, append, move_watermark, note_schema
+from hindsight.store.inference_tables import add_refusals, append, move_watermark, note_schema, predicted_until
 from hindsight.store.promotion_tables import append_promotion
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import replace_scores
@@ -162,7 +162,10 @@ def _append_references(
     settings, stream, model = subject.settings, subject.stream, subject.model
     at = np.flatnonzero(piece.memory.made & ~piece.stored)
     append(con, "inference_references", stream, [references])
-    append_hidden(con, model, stream, references["made_at"], piece.memory.hidden[at], subject.now)
+    readers = [name for name in settings.models if model in model_of(name).reads]
+    said = [each for name in readers if (each := predicted_until(con, name, stream)) is not None]
+    hidden, passed = piece.memory.hidden[at], max(said, default=None)
+    append_hidden(con, model, stream, references["made_at"], hidden, subject.now, passed)
     shape = piece.market.blocks.shape
     note_schema(con, schema_of(settings, stream, model), str(shape), str(model_of(model).config))
 

@@ -42,10 +42,11 @@ class CandleBlock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read:
-    """Another model that this one reads, and the width of its hidden state."""
+    """Another model that this one reads, the width of its hidden state, and for how long after a close it is waited."""
 
     model: str
     width: int
+    deadline_ms: int = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hindsight.market.book_means import MEANS, REACH, with_means
 from hindsight.market.book_rows import BOOK_SECONDS
 from hindsight.market.candles import TIME
-from hindsight.market.streams import Stream, Window, from_ms
+from hindsight.market.streams import EPOCH, Stream, Window, from_ms
 from hindsight.store.rows import delete_with, insert, select, select_with, stream_key
 
 ORDER_BOOK = pl.Schema({**BOOK_SECONDS, "known_at": TIME, **dict.fromkeys(MEANS, pl.Float32)})
@@ -128,10 +128,10 @@ def book_span(con: duckdb.DuckDBPyConnection, stream: Stream) -> Window | None:
     return Window(start=first, end=last) if first else None
 
 
-def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | None:
-    """When the newest row became known; None where there is none."""
-    sql = f"select max(known_at) from order_book where {OF_MARKET}"
-    return con.execute(sql, _market(stream)).fetchall()[0][0]
+def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream, since: datetime = EPOCH) -> datetime | None:
+    """When the newest row became known, of the seconds from `since` on; None where there is none."""
+    sql = f"select max(known_at) from order_book where {OF_MARKET} and second >= $since"
+    return con.execute(sql, {**_market(stream), "since": since}).fetchall()[0][0]
 
 
 def pivot_books(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from hindsight.inference.shape import Read
 from hindsight.market.streams import Stream, Window
 from hindsight.store.rows import insert, select, stream_key
 
@@ -18,18 +19,29 @@ def append_hidden(
     made_at: pl.Series,
     states: NDArray[np.float16],
     now: datetime | None,
+    passed: datetime | None,
 ) -> None:
-    """Appends a state [D] beside each reference; they are known `now`, or at `made_at` in a backfill."""
+    """Appends a state [D] beside each reference.
+
+    A state is known at `made_at`, or `now` where its target had not closed yet: that is live. One that comes after
+    models that read it have gone on without, `passed` this close, is known too late for them, and stays so.
+    """
     blobs = pl.Series([state.tobytes() for state in states], dtype=pl.Binary)
-    rows = pl.DataFrame({"made_at": made_at, "state": blobs})
-    known = pl.col("made_at") if now is None else pl.max_horizontal("made_at", pl.lit(now, made_at.dtype))
-    insert(con, "hidden_states", rows.with_columns(model=pl.lit(model), available_at=known), stream)
+    made, later = pl.col("made_at"), pl.lit(now, made_at.dtype)
+    is_live = (made + stream.step > later).fill_null(False)
+    is_passed = (made <= pl.lit(passed, made_at.dtype)).fill_null(False)
+    rows = pl.DataFrame({"made_at": made_at, "state": blobs}).with_columns(
+        available_at=pl.when(is_passed)
+        .then(pl.max_horizontal(later, made + 2 * stream.step))
+        .when(is_live)
+        .then(pl.max_horizontal(later, made))
+        .otherwise(made)
+    )
+    insert(con, "hidden_states", rows.with_columns(model=pl.lit(model)), stream)
 
 
-def read_hidden(
-    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, window: Window, width: int, deadline: timedelta
-) -> pl.DataFrame:
-    """made_at and state of the closes in (start, end], of those `width` numbers that were known within `deadline`."""
+def read_hidden(con: duckdb.DuckDBPyConnection, read: Read, stream: Stream, window: Window) -> pl.DataFrame:
+    """made_at and state of the closes in (start, end], those of the width that is read and known in time."""
     return select(
         con,
         """
@@ -45,10 +57,10 @@ def read_hidden(
           and octet_length(state) = 2 * $width
         order by made_at
         """,
-        model=model,
+        model=read.model,
         start=window.start,
         until=window.end,
-        deadline=deadline,
-        width=width,
+        deadline=timedelta(milliseconds=read.deadline_ms),
+        width=read.width,
         **stream_key(stream),
     )

@@ -123,21 +123,26 @@ def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wind
 
 
 def decision_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Per stream, over the closes at which all models spoke: accuracy and log loss of the next candle's direction, of
-    the decision, of each model that serves, and of their equal average; and how often the decision acted and was right.
+    """Per stream, over those of the newest thirty days' closes at which all models spoke: accuracy and log loss of the
+    next candle's direction, of the decision, of each model that serves, and of their equal average; and how often the
+    decision acted and was right.
     """
     return select(
         con,
         """
-        with came as (
+        with since as (
+          select max(made_at) - interval 30 days as moment
+          from decisions),
+        came as (
           select venue, symbol, timeframe, made_at, any_value(log_return) > 0 as up
           from outcomes
-          where kind = 'candle' and status = 'settled' and log_return <> 0
+          where made_at > (select moment from since) and kind = 'candle' and status = 'settled' and log_return <> 0
           group by all),
         said as (
           select venue, symbol, timeframe, made_at, model,
                  coalesce(served[1] / 65535.0::float, if(action = 'buy', action_confidence, 1 - action_confidence)) as p
-          from inference_references),
+          from inference_references
+          where made_at > (select moment from since)),
         everyone as (
           select decisions.*, up, list(p order by model) as spoken, list(said.model order by said.model) as speakers
           from decisions

@@ -9,7 +9,7 @@ import polars as pl
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.store.rows import insert, select
+from hindsight.store.rows import OF_STREAM, insert, select, stream_key
 
 Stage = Literal["stored", "predicted", "trained"]
 
@@ -26,6 +26,18 @@ def note(
             frame.with_columns(model=pl.lit(model), stage=pl.lit(stage), reached_at=pl.lit(at, TIME)),
             stream,
         )
+
+
+def moved_since(con: duckdb.DuckDBPyConnection, stream: Stream, model: str, since: datetime) -> bool:
+    """Whether a live call has brought this model any further since then."""
+    sql = f"""
+        select count(*)
+        from timings
+        where {OF_STREAM}
+          and model = $model
+          and reached_at > $since
+        """
+    return con.execute(sql, {"model": model, "since": since, **stream_key(stream)}).fetchall()[0][0] > 0
 
 
 def lateness(con: duckdb.DuckDBPyConnection, since: datetime, timeframe: str | None = None) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from hindsight.training.models.registry import model_of
 from hindsight.training.objective import Objective
 from hindsight.training.step import Hyperparameters, make_optimizer
 
+_ONE_AT_A_TIME = Lock()
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 
 
@@ -38,7 +40,7 @@ class Learner:
 def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape: FrameShape) -> Learner:
     """A learner for frames of `shape` with initial weights, which follow from the seed among `hyper` alone."""
     kind = model_of(model)
-    with torch.random.fork_rng(devices=[]):
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):  # the generator belongs to the whole process
         torch.manual_seed(hyper.seed)
         module = kind.build(kind.config, shape).to(device)
     return Learner(

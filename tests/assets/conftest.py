@@ -22,7 +22,13 @@ TABLES = (
     *("inference_references", "outcomes", "trend_validations", "checkpoints", "learned_until", "scores"),
     *("hidden_states", "refused_frames", "decisions", "gate_states", "promotions", "drifts"),
 )
-QUICK = {"SOURCE": "simulated", "PREDICT_EVERY": "3", "TRAIN_EVERY": "240", "SCORE_WINDOW": "60"}
+QUICK = {
+    "SOURCE": "simulated",
+    "MODELS": "transformer",
+    "PREDICT_EVERY": "3",
+    "TRAIN_EVERY": "240",
+    "SCORE_WINDOW": "60",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from pipelines.definitions import defs
 
 LEARNED = (
     *("inference_references", "outcomes", "trend_validations", "training_steps"),
-    *("checkpoints", "learned_until", "scores"),
+    *("checkpoints", "learned_until", "scores", "promotions", "drifts"),
+    *("hidden_states", "refused_frames", "decisions", "gate_states"),
 )
 
 

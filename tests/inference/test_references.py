@@ -75,6 +75,7 @@ def test_the_schema_hash_names_the_blocks_their_lengths_and_the_architecture():
         replace(SHAPE, reads=(Read(model="cnn", width=64),)),
         replace(SHAPE, reads=(Read(model="lstm", width=64),)),
         replace(SHAPE, reads=(Read(model="cnn", width=32),)),
+        replace(SHAPE, reads=(Read(model="cnn", width=64, deadline_ms=1000),)),
     ]
     architectures = [TransformerConfig(width=66), TransformerConfig(patch=15), TransformerConfig(heads=4)]
     changed = {schema_hash(config, shape) for shape in shapes} | {schema_hash(str(c), SHAPE) for c in architectures}

@@ -10,7 +10,12 @@ from hindsight.market.streams import TIMEFRAMES, Stream
 ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
 symbols = st.sampled_from(["ETH/USDT", "BTC/USDT", "SOL/USDC:USDC"])
 blocks = st.builds(CandleBlock, symbol=symbols, timeframe=st.sampled_from([*TIMEFRAMES]), length=st.integers(2, 10**4))
-reads = st.builds(Read, model=st.sampled_from(["cnn", "lstm"]), width=st.integers(1, 512))
+reads = st.builds(
+    Read,
+    model=st.sampled_from(["cnn", "lstm"]),
+    width=st.integers(1, 512),
+    deadline_ms=st.integers(0, 600_000),
+)
 
 
 def shape_of(*entries: str, stream: Stream = ETH) -> FrameShape:
@@ -96,7 +101,7 @@ def test_the_text_of_a_shape_is_the_same_in_every_version():
     """It is hashed: a schema hash of the past has to be found again."""
     text = (
         '{"book": 300, "candles": [{"length": 60, "symbol": "ETH/USDT", "timeframe": "1m"}], "pivots": 2,'
-        ' "reads": [{"model": "cnn", "width": 64}], "warmup": 30}'
+        ' "reads": [{"deadline_ms": 5000, "model": "cnn", "width": 64}], "warmup": 30}'
     )
     own = CandleBlock(symbol="ETH/USDT", timeframe="1m", length=60)
     shape = FrameShape(candles=(own,), warmup=30, book=300, pivots=2, reads=(Read(model="cnn", width=64),))

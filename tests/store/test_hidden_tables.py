@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hindsight.inference.shape import Read
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream, Window
 from hindsight.store.hidden_tables import append_hidden, read_hidden
@@ -31,11 +32,12 @@ def write(
     minutes: tuple[int, ...],
     states: np.ndarray,
     now: datetime | None = None,
+    passed: datetime | None = None,
     model: str = "cnn",
     stream: Stream = ETH,
 ) -> None:
     with warehouse.writing() as con:
-        append_hidden(con, model, stream, closes(*minutes), states, now)
+        append_hidden(con, model, stream, closes(*minutes), states, now, passed)
 
 
 def read(
@@ -49,7 +51,8 @@ def read(
 ) -> dict[int, np.ndarray]:
     """States by the minute of their close."""
     with warehouse.reading() as con:
-        found = read_hidden(con, model, stream, window, width, deadline)
+        asked = Read(model=model, width=width, deadline_ms=deadline // timedelta(milliseconds=1))
+        found = read_hidden(con, asked, stream, window)
     assert found["made_at"].is_sorted()
     return {
         (made_at - START) // MINUTE: np.frombuffer(state, np.float16)
@@ -94,16 +97,25 @@ def test_a_state_that_came_after_the_deadline_is_not_there_for_those_who_read_it
     warehouse: Warehouse, after: timedelta, is_read: bool
 ):
     """Trap 30: whoever looks later must see what could have been seen then, and no more."""
-    write(warehouse, (3,), states_of(1), now=START + 3 * MINUTE + after)
+    passed = START + 3 * MINUTE if after >= MINUTE else None  # its readers have gone on, a candle later
+    write(warehouse, (3,), states_of(1), now=START + 3 * MINUTE + after, passed=passed)
     assert bool(read(warehouse)) == is_read
     assert read(warehouse, deadline=timedelta(days=31)) != {}
 
 
 def test_of_what_is_stored_at_once_each_close_has_its_own_delay(warehouse: Warehouse):
-    """A live call that makes up for three closes: the newest came in time."""
-    write(warehouse, (0, 1, 2), states_of(3), now=START + 2 * MINUTE + 2 * SECOND)
+    """A live call that makes up for four closes, of which readers went past the first two."""
+    now, passed = START + 3 * MINUTE + 2 * SECOND, START + MINUTE
+    write(warehouse, (0, 1, 2, 3), states_of(4), now=now, passed=passed)
+    assert list(read(warehouse)) == [2, 3]
+    assert list(read(warehouse, deadline=timedelta(0))) == [2]  # as a backfill has it: its target had closed
+    assert list(read(warehouse, deadline=122 * SECOND)) == [1, 2, 3]
+
+
+def test_who_fills_in_what_readers_did_without_does_not_change_what_they_saw(warehouse: Warehouse):
+    """Trap 32: a backfill of a model that had failed, after those that read it went on."""
+    write(warehouse, (0, 1, 2), states_of(3), passed=START + MINUTE)
     assert list(read(warehouse)) == [2]
-    assert list(read(warehouse, deadline=62 * SECOND)) == [1, 2]
 
 
 def test_in_a_backfill_a_state_is_known_at_its_close(warehouse: Warehouse):

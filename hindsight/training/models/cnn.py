@@ -1,5 +1,8 @@
 """The convolutional network: a branch per block through layers that each see further and keep fewer places, then fused.
 
+The newest rows of a block also go past the layers, straight into its branch: what the newest second tells would come
+through three of them thinned, and be drowned by what is easier to learn.
+
 Legend: B references, L rows of a block, C channels, D width.
 """
 
@@ -21,25 +24,27 @@ KERNELS = ((6, 3), (5, 5), (4, 2))  # rows that a place sees, and how far apart 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CnnConfig:
-    """About 66,000 weights per block of candles, and 23,000 around them."""
+    """About 87,000 weights per block of candles, and 23,000 around them."""
 
     width: int = 64
 
     def __str__(self) -> str:
-        return f"cnn {asdict(self)} {KERNELS}"
+        return f"cnn 2 {asdict(self)} {KERNELS}"
 
 
 class Branch(nn.Module):
-    """The rows of one block into D numbers: what the newest place says, and the mean of all."""
+    """The rows of one block into D numbers: the newest rows, what the newest place says, and the mean of all."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, length: int, channels: int, width: int) -> None:
         super().__init__()
+        self.rows = min(length, KERNELS[0][0])
         sizes = (channels, *(width for _ in KERNELS))
         self.layers = nn.ModuleList(
             nn.Conv1d(before, after, kernel, stride)
             for before, after, (kernel, stride) in zip(sizes, sizes[1:], KERNELS, strict=False)
         )
-        self.out = nn.Linear(2 * width, width)
+        self.newest = nn.Linear(self.rows * channels, width)
+        self.out = nn.Linear(3 * width, width)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
         x_BCL = x_BLC.transpose(1, 2)
@@ -49,7 +54,8 @@ class Branch(nn.Module):
             size, length = layer.kernel_size[0], x_BCL.shape[2]
             lacking = size - length if length < size else (size - length) % layer.stride[0]
             x_BCL = fn.relu(layer(fn.pad(x_BCL, (lacking, 0))))
-        return self.out(torch.cat([x_BCL[..., -1], x_BCL.mean(2)], dim=1))
+        newest_BD = self.newest(x_BLC[:, -self.rows :].flatten(1))
+        return self.out(torch.cat([newest_BD, x_BCL[..., -1], x_BCL.mean(2)], dim=1))
 
 
 class Cnn(nn.Module):
@@ -58,7 +64,7 @@ class Cnn(nn.Module):
     def __init__(self, config: CnnConfig, shape: FrameShape) -> None:
         super().__init__()
         self.shape, sizes = shape, sizes_of(shape)
-        self.branches = nn.ModuleList(Branch(channels, config.width) for _, channels in sizes.sequences)
+        self.branches = nn.ModuleList(Branch(length, channels, config.width) for length, channels in sizes.sequences)
         self.fusion = Fusion(sizes, config.width)
         self.heads = Opinion(config.width)
         self.heads.hold_none()

@@ -7,6 +7,7 @@ Xiong et al., "On Layer Normalization in the Transformer Architecture", https://
 """
 
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as fn
@@ -22,7 +23,7 @@ from hindsight.training.views import sizes_of, views
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerConfig:
-    """About 30,000 weights per block of candles, and 78,000 around them."""
+    """About 34,000 weights per block of candles, and 78,000 around them."""
 
     patch: int = 10
     width: int = 64
@@ -35,7 +36,7 @@ class TransformerConfig:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
 
     def __str__(self) -> str:
-        return f"transformer {asdict(self)}"
+        return f"transformer 2 {asdict(self)}"
 
 
 class Block(nn.Module):
@@ -83,18 +84,21 @@ class PatchTransformer(nn.Module):
         self.tokens = nn.ModuleList(Tokens(length, channels, config) for length, channels in sizes.sequences)
         self.context = nn.Linear(sizes.context, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.mix = nn.Linear(len(sizes.sequences) * config.width, config.width)
         self.norm = nn.LayerNorm(config.width)
         self.heads = Opinion(config.width)
         self.heads.hold_none()
 
     def forward(self, frame: Frame[Tensor]) -> ModelOutput:
         seen = views(frame, self.shape)
-        own, *others = (tokens(x_BLC) for tokens, x_BLC in zip(self.tokens, seen.sequences, strict=True))
-        x_BND = torch.cat([self.context(seen.context)[:, None], *others, own], dim=1)
+        each_BND = [tokens(x_BLC) for tokens, x_BLC in zip(self.tokens, seen.sequences, strict=True)]
+        x_BND = torch.cat([self.context(seen.context)[:, None], *each_BND], dim=1)
         for block in self.blocks:
             x_BND = block(x_BND)
-        # The newest patch of the predicted stream, which has attended to all the others.
-        return self.heads(self.norm(x_BND[:, -1]))
+        # The newest patch of each sequence, which has attended to all the others. Read of the predicted stream alone,
+        # what is new elsewhere would come as one token among all those that it attends to.
+        newest = list(accumulate(part_BND.shape[1] for part_BND in each_BND))
+        return self.heads(self.norm(self.mix(x_BND[:, newest].flatten(1))))
 
 
 MODEL = Model(config=TransformerConfig(), build=PatchTransformer)
