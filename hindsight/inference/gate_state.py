@@ -5,7 +5,6 @@ in it was known later than the close of `last_row`: answers are looked up when t
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -13,20 +12,6 @@ from typing import Any, Self
 import numpy as np
 
 VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trail:
-    """How a model, or the equal average, and the mixture have done of late, on the same closes.
-
-    `closes` counts with the discount; `noise` is the standard error of the difference of the two mean losses.
-    """
-
-    name: str
-    closes: float
-    loss: float
-    mixture_loss: float
-    noise: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,22 +105,6 @@ class GateState:
         for name in ("buy", "weights", "skill"):
             pending[name][:, to] = waiting[name][:, of]
         return new.with_arrays(record, pending)
-
-    def trails(self) -> list[Trail]:
-        """How each model and, last, the equal average have done beside the mixture; without those never compared."""
-        found = []
-        for name, sums in zip((*self.models, "equal"), self.as_arrays()[0]["trail"].tolist(), strict=True):
-            closes, squared, more, squares, loss = sums
-            if closes == 0:
-                continue
-            share = squared / closes**2
-            spread = max(squares / closes - (more / closes) ** 2, 0.0)
-            noise = math.sqrt(spread * share / (1 - share)) if share < 1 else math.inf
-            mixture_loss = (loss + more) / closes
-            found.append(
-                Trail(name=name, closes=closes, loss=loss / closes, mixture_loss=mixture_loss, noise=noise)
-            )  # fmt: skip
-        return found
 
     @property
     def _record(self) -> np.dtype:

@@ -14,18 +14,14 @@ Where the next candle is missing there is no reward, and neither gain, loss nor 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import SettingRefused
 from hindsight.inference.positions import FLAT, POSITION, Actions, Floats
-from hindsight.market.streams import EPOCH
 
-DAY_MS = 86_400_000
-YEAR_MS = 365 * DAY_MS  # these markets never close
+YEAR_MS = 365 * 86_400_000  # these markets never close
 NEGLIGIBLE = 1e-12  # of the mean square: no variance at all, but the rounding of one
 
 
@@ -154,19 +150,6 @@ def trading_sums(log_return: Floats, previous: Actions, actions: Actions, cost: 
         log_low=float(equity.min()),
         log_drawdown=float((np.maximum.accumulate(equity) - equity).max()),
     )
-
-
-def sums_by_day(
-    first_row: int, log_return: Floats, previous: Actions, actions: Actions, cost: TradingCost, step_ms: int
-) -> dict[date, TradingSums]:
-    """The sums of each UTC day of the decisions, the closes, of rows first_row, first_row + 1, …"""
-    day = (first_row + np.arange(len(log_return)) + 1) * step_ms // DAY_MS
-    numbers, first = np.unique(day, return_index=True)
-    spans = [slice(*ends) for ends in pairwise([*first.tolist(), len(day)])]
-    return {
-        (EPOCH + timedelta(days=number)).date(): trading_sums(log_return[span], previous[span], actions[span], cost)
-        for number, span in zip(numbers.tolist(), spans, strict=True)
-    }
 
 
 def combine(parts: Iterable[TradingSums]) -> TradingSums:

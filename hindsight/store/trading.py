@@ -26,17 +26,6 @@ def trading_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     )
 
 
-def trading_days(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """The same figures of each UTC day of made_at."""
-    return pl.DataFrame(
-        [
-            {**{name: day[name][0] for name in (*LEARNER, "day")}, **_figures(day)}
-            for day in _sums_by_day(con).iter_slices(1)
-        ],
-        schema={**dict.fromkeys(LEARNER, pl.String), "day": pl.Date, **FIGURES},
-    )
-
-
 FIGURES = {
     "decisions": pl.Int64,
     "net_return": pl.Float64,

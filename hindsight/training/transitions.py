@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import Labels
-from hindsight.inference.positions import FLAT, POSITION, decide
+from hindsight.inference.positions import FLAT, POSITION, hold_along
 from hindsight.inference.trading import rewards_of, rewards_of_all
 from hindsight.training.memory import Memory
 from hindsight.training.step import Hyperparameters
@@ -38,7 +38,7 @@ def take_positions(memory: Memory, at: Rows, worth_B3: Frames, hyper: Hyperparam
     for run in runs if len(at) else ():
         before = at[run[:1]] - every
         held = int(memory.extras[before[0], ACTION]) if _is_made(memory, before)[0] else FLAT
-        decided = decide(q_B33[run], first_row=memory.first_row + int(at[run[0]]), previous=held)
+        decided = hold_along(q_B33[run], first_row=memory.first_row + int(at[run[0]]), previous=held)
         found[run, PREVIOUS], found[run, ACTION] = decided.previous, decided.actions
         found[run, Q] = q_B33[run, decided.previous]
     return found

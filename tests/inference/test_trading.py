@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import astuple
-from datetime import date
 from itertools import pairwise
 
 import numpy as np
@@ -11,14 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hindsight.errors import SettingRefused
-from hindsight.inference.positions import FLAT, LONG, POSITION, SHORT, decide
+from hindsight.inference.positions import FLAT, LONG, POSITION, SHORT, hold_along
 from hindsight.inference.trading import (
     TradingCost,
     TradingSums,
     combine,
     rewards_of,
     rewards_of_all,
-    sums_by_day,
     trading_sums,
 )
 
@@ -90,7 +88,7 @@ def test_a_decision_earns_the_candle_after_its_close_and_none_before():
     def traded(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         q = np.zeros((len(returns), 3, 3))
         q[:] = POSITION * np.concatenate([[0.0], returns[:-1]])[:, None, None]
-        decided = decide(q, first_row=FIRST_ROW)
+        decided = hold_along(q, first_row=FIRST_ROW)
         return decided.actions, rewards_of(returns, decided.previous, decided.actions, FREE)
 
     actions, rewards = traded(log_return)
@@ -108,7 +106,7 @@ def test_what_is_held_into_a_gap_has_no_reward_and_costs_nothing_to_leave():
     returns = np.array([math.log(1.1), np.nan, np.nan, math.log(1.1)])
     stay_or_enter = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 1]], np.float64)
     q = np.stack([stay_or_enter, stay_or_enter, np.full((3, 3), np.nan), stay_or_enter])
-    decided = decide(q, first_row=FIRST_ROW)
+    decided = hold_along(q, first_row=FIRST_ROW)
     assert decided.actions.tolist() == [LONG, LONG, FLAT, LONG]
     found = rewards_of(returns, decided.previous, decided.actions, CENT)
     np.testing.assert_allclose(found, [0.09, np.nan, np.nan, 0.09], atol=1e-12)
@@ -246,17 +244,6 @@ def test_a_fall_across_midnight_is_found():
     days = [trading_sums(part, np.full(2, LONG), np.full(2, LONG), FREE) for part in (returns[:2], returns[2:])]
     assert [day.max_drawdown for day in days] == pytest.approx([0.1, 0.1])
     assert combine(days).max_drawdown == pytest.approx(0.19)
-
-
-def test_days_are_those_of_the_closes_and_combine_to_the_whole():
-    log_return, previous, actions = walk(4000, 6, missing=0.05)
-    days = sums_by_day(FIRST_ROW, log_return, previous, actions, CENT, STEP_MS)
-    # Row 28,000,000 closes at 2023-03-28 10:41 UTC: 799 decisions until midnight, the last of them at 23:59.
-    assert list(days) == [date(2023, 3, 28), date(2023, 3, 29), date(2023, 3, 30), date(2023, 3, 31)]
-    assert days[date(2023, 3, 28)] == trading_sums(log_return[:799], previous[:799], actions[:799], CENT)
-    assert days[date(2023, 3, 29)] == trading_sums(log_return[799:2239], previous[799:2239], actions[799:2239], CENT)
-    assert_close(combine(days.values()), trading_sums(log_return, previous, actions, CENT))
-    assert sums_by_day(FIRST_ROW, log_return[:0], previous[:0], actions[:0], CENT, STEP_MS) == {}
 
 
 def test_figures_are_those_of_ten_plain_lines():

@@ -1,16 +1,17 @@
-"""What positions have earned, as DuckDB adds it up: against the sums of the domain, day by day and in all."""
+"""What positions have earned, as DuckDB adds it up: against the sums of the domain, of one day and of all."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from hindsight.inference.trading import TradingCost, combine, rewards_of, sums_by_day
-from hindsight.market.streams import Stream, to_ms
+from hindsight.inference.trading import TradingCost, combine, rewards_of, trading_sums
+from hindsight.market.streams import Stream
 from hindsight.store.rows import insert
-from hindsight.store.trading import trading_days, trading_scores
+from hindsight.store.trading import trading_scores
 from hindsight.store.warehouse import Warehouse
 
 ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
@@ -19,8 +20,10 @@ MINUTE = timedelta(minutes=1)
 START = datetime(2024, 2, 28, 21, tzinfo=UTC)
 
 
-def experience(warehouse: Warehouse, seed: int, count: int, model: str = "dqn") -> tuple[np.ndarray, ...]:
-    """`count` minutes of a trader who changes position at random, stored: log returns, previous, actions."""
+def experience(
+    warehouse: Warehouse, seed: int, count: int, model: str = "dqn", kept: slice = slice(None)
+) -> tuple[np.ndarray, ...]:
+    """`kept` of `count` minutes of a trader who changes position at random, stored: log returns, previous, actions."""
     chance = np.random.default_rng(seed)
     log_return = (0.002 * chance.normal(size=count)).astype(np.float32)
     actions = chance.integers(0, 3, count).astype(np.int8)
@@ -42,38 +45,46 @@ def experience(warehouse: Warehouse, seed: int, count: int, model: str = "dqn") 
         }
     )
     with warehouse.writing() as con:
-        insert(con, "experiences", frame.sample(fraction=1, shuffle=True, seed=0), ETH)
-    return log_return, previous, actions
+        insert(con, "experiences", frame[kept].sample(fraction=1, shuffle=True, seed=0), ETH)
+    return log_return[kept], previous[kept], actions[kept]
 
 
 def test_without_experience_there_is_nothing_to_show(warehouse: Warehouse):
     with warehouse.reading() as con:
         assert trading_scores(con).is_empty()
-        assert trading_days(con).columns[5:] == trading_scores(con).columns[5:]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_what_was_earned_is_what_the_domain_adds_up(warehouse: Warehouse, seed: int):
-    log_return, previous, actions = experience(warehouse, seed, 4000)
-    expected = sums_by_day(to_ms(START) // 60_000, log_return, previous, actions, COST, ETH.step_ms)
+@pytest.mark.parametrize(
+    ("first", "end", "midnights"),
+    [
+        pytest.param(0, 179, [], id="a day without a position"),
+        pytest.param(1619, 3059, [], id="a whole day"),
+        pytest.param(0, 4000, [179, 1619, 3059], id="four days"),
+    ],
+)
+def test_what_was_earned_is_what_the_domain_adds_up(
+    warehouse: Warehouse, seed: int, first: int, end: int, midnights: list[int]
+):
+    traded = experience(warehouse, seed, 4000, kept=slice(first, end))
+    days = [
+        trading_sums(*(values[start:stop] for values in traded), COST)
+        for start, stop in pairwise([0, *midnights, end - first])
+    ]
+    sums = combine(days)
     with warehouse.reading() as con:
-        days, (total,) = trading_days(con), trading_scores(con).rows(named=True)
-    assert days["day"].to_list() == list(expected) == [date(2024, 2, 28) + n * timedelta(days=1) for n in range(4)]
-    for found, sums in [
-        *zip(days.rows(named=True), expected.values(), strict=True),
-        (total, combine(expected.values())),
-    ]:
-        assert found["decisions"] == sums.candles
-        assert found["net_return"] == pytest.approx(sums.net_return, rel=1e-5)
-        assert found["max_drawdown"] == pytest.approx(sums.max_drawdown, rel=1e-5)
-        assert found["time_in_market"] == pytest.approx(sums.time_in_market)
-        is_nan = np.isnan(sums.sharpe(ETH.step_ms))
-        assert found["sharpe"] == (None if is_nan else pytest.approx(sums.sharpe(ETH.step_ms), rel=1e-5))
-        assert found["hit_rate"] == (None if not sums.held else pytest.approx(sums.hit_rate))
-    assert days["turnover"].to_list() == [sums.turnover for sums in expected.values()]
-    assert total["since"] == date(2024, 2, 28)
-    assert total["turnover"] == days["turnover"].mean()
-    assert total["net_return"] < 0 < total["max_drawdown"]
+        (found,) = trading_scores(con).rows(named=True)
+    assert found["since"] == (START + (first + 1) * MINUTE).date()
+    assert found["decisions"] == sums.candles == end - first
+    assert found["net_return"] == pytest.approx(sums.net_return, rel=1e-5)
+    assert found["max_drawdown"] == pytest.approx(sums.max_drawdown, rel=1e-5)
+    assert found["time_in_market"] == pytest.approx(sums.time_in_market)
+    assert found["turnover"] == np.mean([day.turnover for day in days])
+    is_nan = np.isnan(sums.sharpe(ETH.step_ms))
+    assert is_nan == (sums.held == 0)
+    assert found["sharpe"] == (None if is_nan else pytest.approx(sums.sharpe(ETH.step_ms), rel=1e-5))
+    assert found["hit_rate"] == (None if not sums.held else pytest.approx(sums.hit_rate))
+    assert not sums.held or found["net_return"] < 0 < found["max_drawdown"]
 
 
 def test_each_model_is_judged_by_itself(warehouse: Warehouse):

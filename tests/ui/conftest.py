@@ -35,6 +35,7 @@ SECONDS = 240.0  # for anything to happen, on a machine that has more to do
 START = "2024-03-05"
 SPEED = "10"  # a candle of a minute closes every six seconds
 SETTINGS = {
+    "MODELS": "transformer",
     "SOURCE": "simulated",
     "SYMBOLS": "ETH/USDT",
     "TIMEFRAMES": "1m",
