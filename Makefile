@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up bench bench-learning bench-real-models bench-live clean
+.PHONY: help demo test up bench bench-learning bench-planted bench-real-models bench-live clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 25
@@ -32,6 +32,9 @@ bench: $(VENV)/installed ## Measure speed, size and memory on this machine, each
 # LEARNED=DIR reads what a long run into that HINDSIGHT_HOME has left, instead of learning first.
 bench-learning: $(VENV)/installed ## Measure what is learned of 60 simulated days and of a real year: an hour or more
 	$(BIN)/python -m benchmarks learning $(if $(LEARNED),--home $(LEARNED))
+
+bench-planted: $(VENV)/installed ## Measure whether every block of a frame arrives, and only where it should: half an hour
+	$(BIN)/python -m benchmarks planted
 
 # WHAT="--since 2022-01-01 --until 2022-03-12 …" asks for less; what is learned stays in .hindsight/real-models.
 bench-real-models: $(VENV)/installed ## Measure four ways to learn two real years of two markets with every model: a day

@@ -3,6 +3,7 @@
     python -m benchmarks                        every figure but the long ones (`make bench`)
     python -m benchmarks candles disk           only these
     python -m benchmarks learning --home DIR    what a long run has learned (`make bench-learning`)
+    python -m benchmarks planted                whether every block arrives, and only there (`make bench-planted`)
 
 Everything is written to a temporary folder; an existing home that is given is only read.
 """
@@ -17,6 +18,7 @@ from benchmarks.figure import Figure, show, skipped, summarise
 from benchmarks.homes import CANDLES, scratch
 from benchmarks.sampling import machine
 
+LONG = ("learning", "planted")
 FIGURES = (
     "candles",
     "compute",
@@ -37,14 +39,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)}, learning; default: all")
+    every = ", ".join((*FIGURES, *LONG))
+    parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"{every}; default: all but the last two")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each contender; default 5")
     parser.add_argument("--home", type=Path, help="learning: read what this HINDSIGHT_HOME holds instead of learning")
     parser.add_argument("--days", type=int, help="learning: learn only so many days, to try it out")
     chosen = parser.parse_args()
-    unknown = set(chosen.figures) - {*FIGURES, "learning"}
+    unknown = set(chosen.figures) - {*FIGURES, *LONG}
     if unknown:
-        parser.error(f"there is no figure {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}, learning")
+        parser.error(f"there is no figure {', '.join(sorted(unknown))}; there are {every}")
     home = chosen.home.resolve() if chosen.home else None
     # A table cut to the width of a log file's missing terminal would say nothing.
     console = Console() if Console().is_terminal else Console(width=150)
@@ -56,6 +59,10 @@ def main() -> None:
                 from benchmarks import learning
 
                 found = learning.measure(home, chosen.days)
+            elif name == "planted":
+                from benchmarks import planted
+
+                found = planted.measure()
             elif not CANDLES.is_dir():
                 found = [skipped(name, f"recorded candles are not at {CANDLES}")]
             else:

@@ -1,7 +1,7 @@
 """A market with a planted signal: recorded, learned by every model, decided, and judged on its last third."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -105,18 +105,8 @@ class Judged:
         return math.sqrt((self.gained_squares / self.answers - self.gain**2) / self.answers)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What came of one market, by predictor."""
-
-    judged: dict[str, Judged]
-    closes: int
-    steps: dict[str, int] = field(default_factory=dict)
-    processor_seconds: float = 0.0
-
-
 def learn_and_judge(**planted: object) -> dict[str, object]:
-    """Records one market into a new home, learns and decides it; what is JSON of a Told, without its seconds."""
+    """Records one market into a new home, learns and decides it: Judged by predictor, closes and steps."""
     from hindsight.learn import learn
 
     planted["frame"] = tuple(planted["frame"])  # pyright: ignore[reportArgumentType]  # JSON has no tuples
@@ -167,7 +157,10 @@ def _judge(warehouse: Warehouse, stream: Stream, window: Window) -> dict[str, Ju
     decided = answers.join(decisions.drop_nulls(), on="made_at", maintain_order="left")
     up, probability = decided["up"].to_numpy(), decided["probability"].cast(pl.Float64).to_numpy()
     decided = decided.select(
-        "made_at", model=pl.lit(DECISION), loss=log_loss(of_what_came(probability, up)), is_correct=(probability > 0.5) == up
+        "made_at",
+        model=pl.lit(DECISION),
+        loss=log_loss(of_what_came(probability, up)),
+        is_correct=(probability > 0.5) == up,
     )
     said = pl.concat([outcomes.select(decided.columns), decided]).join(answers, on="made_at")
     said = said.filter(pl.col("made_at") > window.end - JUDGED * (window.end - window.start))
