@@ -72,7 +72,8 @@ def learning(
 
     settings, store = load(), warehouse.open()
     covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
-    ends = [(each.stream, each.window.end) for each in covered if each.stream in settings.predicted_streams]
+    shown = set(settings.streams) - set(settings.predicted_streams)  # recorded for the frames of others
+    ends = [(each.stream, each.window.end) for each in covered if each.stream not in shown]
     reports = learn_each(settings, ends, lambda stream, model: progress.of(stream, f"learning {model}"))
     reports |= {f"decisions, {stream} until {until:%F %T}": decide(settings, stream, until) for stream, until in ends}
     for spec in SPECS:
