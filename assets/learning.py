@@ -47,7 +47,7 @@ SPECS = [
     dg.AssetSpec(
         "checkpoints",
         deps=["outcomes", "trend_validations"],
-        description="Weights after each training step worth keeping, ranked by prequential loss; and the steps.",
+        description="Weights after each training step worth keeping, by the metric of their model; and the steps.",
         kinds={"duckdb", "torch"},
         **MODEL,
     ),

@@ -24,6 +24,7 @@ FIGURES = (
     "compute",
     "loop",
     "models",
+    "close",
     "steps",
     "resolve",
     "frame",

@@ -19,7 +19,7 @@ from hindsight.exchange.landing import Landing
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import learn, learn_live
 from hindsight.market.streams import EPOCH, Stream
-from hindsight.recall_blocks import A_MINUTE, BOOK_PATIENCE
+from hindsight.recall_blocks import A_MINUTE, BOOK_PATIENCE, Shared
 from hindsight.settings import Settings
 from hindsight.store.book_tables import newest_book
 from hindsight.store.inference_tables import left_unlearned
@@ -93,10 +93,11 @@ def _lessons(
     settings: Settings, streams: Iterable[Stream], clock: Callable[[], datetime], *, leave_pivots: bool
 ) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
     """The lessons of every model on these streams, none of them begun; each is over when the block ends."""
+    shared = {stream: Shared() for stream in streams}
     with ExitStack() as stack:
         yield {
             (stream, model): stack.enter_context(
-                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots))
+                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots, shared=shared[stream]))
             )
             for stream in streams
             for model in in_order(settings.models)
@@ -114,9 +115,10 @@ def learn_from_pivots(
     for stream, close in pivots:
         if stream not in settings.predicted_streams:
             continue
+        shared = Shared()
         for model in in_order(settings.models):
             try:
-                advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock)
+                advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock, shared=shared)
             except LearnerBusy as busy:
                 logger.info("left out: %s", busy)
             except Exception as error:

@@ -21,7 +21,7 @@ from hindsight.market.streams import Stream, to_ms
 from hindsight.piece import CHUNK, Clock, Piece, Subject, end_of_piece, pieces, recall_piece
 from hindsight.promote import champion_of
 from hindsight.recall import recall_lineage, relive
-from hindsight.recall_blocks import known_until
+from hindsight.recall_blocks import Shared, known_until
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import learned_until
 from hindsight.store.market_tables import pivot_mark
@@ -43,15 +43,17 @@ def learn(
     until: datetime,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    shared: Shared | None = None,
 ) -> LearnReport:
     """Takes `model` from where it stands to `until`, or as far as pivots are recorded. Doing it again changes nothing.
 
     `progress` is called with the closes done and the closes to do. References whose target has not closed yet by the
-    venue's `clock` are live; without a clock all are backfill. One learner per model and stream at a time: another
+    venue's `clock` are live; without a clock all are backfill. `shared` is that of the stream's models that are taught
+    one after the other. One learner per model and stream at a time: another
     caller waits until this one is done, and then finds nothing left.
     """
     report, started = LearnReport(), time.perf_counter()
-    with _lesson(settings, stream, model, until, clock) as (subject, learner, due, begin, last):
+    with _lesson(settings, stream, model, until, clock, shared) as (subject, learner, due, begin, last):
         if learner is None:
             return report
         for piece in due:
@@ -65,7 +67,7 @@ def learn(
 
 
 def learn_live(
-    settings: Settings, stream: Stream, model: str, clock: Clock, *, leave_pivots: bool
+    settings: Settings, stream: Stream, model: str, clock: Clock, *, leave_pivots: bool, shared: Shared | None = None
 ) -> Generator[LearnReport]:
     """The same in two parts, as far as pivots are recorded: the first item comes when the newest reference stands, the
     second when what had been answered by then is settled and learned. So no prediction waits for the training of
@@ -77,7 +79,7 @@ def learn_live(
     clock.
     """
     report, started = LearnReport(), time.perf_counter()
-    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), clock) as (
+    with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), clock, shared) as (
         subject,
         learner,
         due,
@@ -107,14 +109,14 @@ def learn_live(
 
 @contextmanager
 def _lesson(
-    settings: Settings, stream: Stream, model: str, until: datetime, clock: Clock | None
+    settings: Settings, stream: Stream, model: str, until: datetime, clock: Clock | None, shared: Shared | None
 ) -> Iterator[tuple[Subject, Learner | None, Iterator[Piece], int, int]]:
     """While nobody else teaches this model: the subject, its weights (None where nothing is due), the pieces that are
     due and the rows [begin, last) of all of them together.
     """
     torch.set_num_threads(settings.threads)
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    subject = Subject(settings=settings, stream=stream, model=model, clock=clock, warehouse=warehouse)
+    subject = Subject(settings=settings, stream=stream, model=model, clock=clock, warehouse=warehouse, shared=shared)
     settings.checkpoints_path.mkdir(parents=True, exist_ok=True)
     with taught_by_us(settings, stream, model, LIVE_PATIENCE_SECONDS if clock else None):
         lineage, serving, piece = None, None, None

@@ -22,6 +22,8 @@ def print_models(standings: Sequence[ModelStatus], console: Console) -> None:
             console.print(f"{each.model}, {each.stream}: has not learned yet.", highlight=False)
             continue
         console.print(_heading(each), style="bold", highlight=False)
+        metric, direction = each.checkpoints.select("metric", "direction").row(-1)
+        console.print(f"Ranked by {metric}; {direction} is better.", highlight=False)
         _print_checkpoints(console, each.checkpoints)
         if len(each.promotions):
             _print_promotions(console, each.promotions)
@@ -40,13 +42,14 @@ def _print_checkpoints(console: Console, checkpoints: pl.DataFrame) -> None:
     is_plain = ~pl.any_horizontal("is_best", "is_latest", "is_serving", "is_pinned")
     plain = checkpoints.filter(is_plain)["checkpoint_id"].tail(SNAPSHOTS_SHOWN)
     table = _table()
-    for name in ("checkpoint", "trained until", "loss", "scored"):
+    for name in ("checkpoint", "trained until", "value", "scored"):
         table.add_column(name, justify="left" if name == "trained until" else "right", no_wrap=True)
     table.add_column("kept as")
     for row in checkpoints.filter(~is_plain | pl.col("checkpoint_id").is_in(plain.implode())).iter_rows(named=True):
         flags = ", ".join(flag for flag in FLAGS if row[f"is_{flag}"]) or "for now"
-        figures = (str(row["checkpoint_id"]), *(shown(row[name]) for name in ("event_time", "prequential_loss")))
-        table.add_row(*figures, shown(row["scored"]), flags, style="bold" if row["is_serving"] else None)
+        value = row["metric_value"] if row["metric"] == checkpoints["metric"][-1] else None
+        figures = (str(row["checkpoint_id"]), *(shown(each) for each in (row["event_time"], value, row["scored"])))
+        table.add_row(*figures, flags, style="bold" if row["is_serving"] else None)
     console.print(table)
     left_out = len(checkpoints.filter(is_plain)) - len(plain)
     if left_out:

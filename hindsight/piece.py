@@ -15,6 +15,7 @@ from hindsight.inference.completeness import Completeness
 from hindsight.market.streams import Stream
 from hindsight.promote import Champion
 from hindsight.recall import Market, Proof, recall_market, recall_memory
+from hindsight.recall_blocks import Shared
 from hindsight.settings import Settings
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.loop import Learned
@@ -33,6 +34,7 @@ class Subject:
     model: str
     clock: Clock | None
     warehouse: Warehouse
+    shared: Shared | None = None  # with the other models of the stream, where they are taught in one call
     champion: Champion | None = None
     proven: set[int] = field(default_factory=set)  # rows whose reference was held against its digest in this call
     refused: set[int] = field(default_factory=set)  # and those that no longer match
@@ -75,7 +77,8 @@ def pieces(subject: Subject, piece: Piece | None, last: int) -> Iterator[Piece]:
 def recall_piece(con: duckdb.DuckDBPyConnection, subject: Subject, first: int, end: int) -> Piece:
     """The rows [first, end) as the tables stand."""
     settings, stream, model = subject.settings, subject.stream, subject.model
-    market = recall_market(con, settings, model, stream, shape_of(settings, stream, model), first, end)
+    shape = shape_of(settings, stream, model)
+    market = recall_market(con, settings, model, stream, shape, first, end, shared=subject.shared)
     memory, proof, there = recall_memory(con, model, stream, market, first)
     proof.carry(memory, subject.proven, subject.refused)
     return Piece(

@@ -12,6 +12,7 @@ from hindsight.fact_table import print_facts, shown
 from hindsight.live_printing import print_live
 from hindsight.model_printing import signed
 from hindsight.status import Status
+from hindsight.store.trading import DAYS
 
 if TYPE_CHECKING:
     from hindsight.remake import Remade  # imports torch, which takes over a second
@@ -77,10 +78,9 @@ def _learned_facts(status: Status) -> dict[str, Sequence[object]]:
     trends = status.trends.rename({"accuracy": "trend_accuracy", "pending": "trends_pending", "total": "trends"})
     serving = status.checkpoints.filter("is_serving").select(*LEARNER, serving_checkpoint="checkpoint_id")
     best = (
-        status.checkpoints.filter(pl.col("prequential_loss").is_not_null())
-        .sort("prequential_loss", "checkpoint_id")
+        status.checkpoints.filter(pl.col("metric_value").is_not_null())
         .unique(LEARNER, keep="first", maintain_order=True)
-        .select(*LEARNER, best_checkpoint="checkpoint_id", its_prequential_loss="prequential_loss")
+        .select(*LEARNER, best_checkpoint="checkpoint_id", its_metric="metric", its_value="metric_value")
     )
     whole = status.learned
     for part in (trends, serving, best, status.looks):
@@ -100,7 +100,7 @@ def _learned_facts(status: Status) -> dict[str, Sequence[object]]:
         "challenger - champion": [None if each is None else signed(each) for _, _, each, *_ in looks],
         "… lies within": [None if low is None else f"{signed(low)}, {signed(high)}" for *_, low, high in looks],
     }
-    facts |= {name.replace("_", " "): whole[name].to_list() for name in ("best_checkpoint", "its_prequential_loss")}
+    facts |= {name.replace("_", " "): whole[name].to_list() for name in ("best_checkpoint", "its_metric", "its_value")}
     return facts
 
 
@@ -125,11 +125,11 @@ def _print_scores(console: Console, learner: tuple[str, ...], scores: pl.DataFra
 
 
 def _print_trading(console: Console, trading: pl.DataFrame) -> None:
-    """What the positions of models have earned; one column each."""
+    """What the positions of models have earned of late; one column each."""
     facts = trading.drop(LEARNER).rename({"turnover": "turnover_per_day", "sharpe": "sharpe_per_year"})
     columns = [f"{model}\n{' '.join(stream)}" for model, *stream in trading.select(LEARNER).iter_rows()]
     named = {name.replace("_", " "): facts[name].to_list() for name in facts.columns}
-    print_facts(console, "Traded on paper, net of fee and half_spread", named, columns)
+    print_facts(console, f"Traded on paper in the last {DAYS} days, net of fee and half_spread", named, columns)
 
 
 def _streams(frame: pl.DataFrame) -> list[str]:

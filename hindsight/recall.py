@@ -27,11 +27,11 @@ from hindsight.inference.records import predictions_of
 from hindsight.inference.references import made_at_ms, schema_hash
 from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
-from hindsight.recall_blocks import recall_blocks
+from hindsight.recall_blocks import Shared, recall_blocks
 from hindsight.settings import Settings
-from hindsight.store import tape as tapes
 from hindsight.store.inference_tables import oldest_pending, read_references
 from hindsight.store.market_tables import pivot_mark
+from hindsight.store.tape_changes import pivots_for
 from hindsight.store.training_tables import first_step, newest_step, read_checkpoints, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import load
@@ -68,6 +68,7 @@ def recall_market(
     first: int,
     end: int,
     rule: TrendRule | None = None,
+    shared: Shared | None = None,
 ) -> Market:
     """The market around the events at the closes of rows [first, end), reaching back as far as anything looks that
     happens there: replay, the next candle step, pending references, the score of a checkpoint, the scores of a day.
@@ -88,13 +89,14 @@ def recall_market(
     looked_row = end - settings.promote_every if end % settings.promote_every == 0 else first
     drift_row = first_row_needed(first, drift_rule(settings)) if settings.retrain_steps else first
     held_row = first - settings.predict_every  # whose position is held at the first close
-    start = min(drift_row, trainable_row, judged_row - settings.trend_ttl, pending_row, scored_row, looked_row)
+    judged_from = judged_row - max(settings.trend_ttl, settings.predict_every)  # made then, answered since
+    start = min(drift_row, trainable_row, judged_from, pending_row, scored_row, looked_row)
     start = max(origin_row, min(start, held_row))
     span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
-    blocks = recall_blocks(con, settings, stream, shape, start, end)
-    pivots = tapes.pivots_for(con, stream, span)
-    rows = blocks.own.first_known(start, end)
-    labels = label(start, rows, pivots, step_ms, rule or hyperparameters(settings).trend_rule)
+    shared, rule = shared or Shared(), rule or hyperparameters(settings).trend_rule
+    blocks = recall_blocks(con, settings, stream, shape, start, end, shared)
+    pivots = shared.once("pivots", lambda: pivots_for(con, stream, span))
+    labels = shared.once(rule, lambda: label(start, blocks.own.first_known(start, end), pivots, step_ms, rule))
     l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // step_ms - 1
     return Market(blocks=blocks, labels=labels, l2_rows=l2, trainable_row=trainable_row)
 

@@ -1,13 +1,16 @@
 """Bring back the blocks that frames are gathered from, and tell how far all of them are recorded."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
 
 from hindsight.inference.blocks import OUTPUT_AGE, OUTPUTS, Blocks, Peer
 from hindsight.inference.frames import COLUMNS, Tape
-from hindsight.inference.pivot_history import PivotHistory
+from hindsight.inference.pivot_history import IMBALANCES, KEY, PivotHistory
 from hindsight.inference.predictions import BUY, NEXT_HIGH, TREND
 from hindsight.inference.records import predictions_of
 from hindsight.inference.shape import CandleBlock, FrameShape, Read
@@ -15,35 +18,85 @@ from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.settings import Settings
 from hindsight.store import book_tapes
 from hindsight.store import tape as tapes
-from hindsight.store.book_tables import newest_book, pivot_books
+from hindsight.store.book_tables import books_known_at, newest_book
 from hindsight.store.hidden_tables import read_hidden
 from hindsight.store.inference_tables import predicted_until, read_references
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.pivot_tables import pivots_before
 from hindsight.store.timings import moved_since
 
+T = TypeVar("T")
 A_MINUTE = timedelta(minutes=1)
 MOVING = timedelta(minutes=2)  # of ours: a piece of history takes less
 BOOK_PATIENCE = timedelta(seconds=1.5)  # of ours, after a close, for the seconds of the book before it
 
 
+@dataclass(slots=True)
+class Shared:
+    """What the models of one stream have in common, made once for all of them that a call teaches.
+
+    It is given to whoever asks for the same rows of the same blocks while the market's tables are as they were.
+    """
+
+    asked: object = None
+    made: dict[object, Any] = field(default_factory=dict)
+
+    def ask(self, asked: object) -> None:
+        """Forgets all that was made for whoever asked for something else."""
+        if asked != self.asked:
+            self.asked, self.made = asked, {}
+
+    def once(self, name: object, make: Callable[[], T]) -> T:
+        """What `make` makes, or has made before."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
+
+
 def recall_blocks(
-    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: FrameShape, first: int, end: int
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    shape: FrameShape,
+    first: int,
+    end: int,
+    shared: Shared | None = None,
 ) -> Blocks:
     """The blocks of the frames of references made at the closes of own rows [first, end), as known at the last one."""
-    venue, step_ms = stream.venue, stream.step_ms
-    span = Window(start=from_ms((first + 1) * step_ms), end=from_ms(end * step_ms))
+    market, shared = replace(shape, reads=()), shared or Shared()
+    shared.ask((stream, market, first, end, _state_of_market(con)))
+    blocks = shared.once("blocks", lambda: _market_blocks(con, settings, stream, market, first, end))
+    return replace(blocks, shape=shape, peers=[_peer(con, stream, read, first, end) for read in shape.reads])
+
+
+def _market_blocks(
+    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: FrameShape, first: int, end: int
+) -> Blocks:
+    """All blocks but what other models say."""
+    span = Window(start=from_ms((first + 1) * stream.step_ms), end=from_ms(end * stream.step_ms))
     around = Window(start=span.start - timedelta(seconds=shape.book), end=span.end)
     return Blocks(
         shape=shape,
         tapes=[
             _tape(con, settings, block_stream, block, shape.warmup, span)
-            for block_stream, block in zip(shape.streams(venue), shape.candles, strict=True)
+            for block_stream, block in zip(shape.streams(stream.venue), shape.candles, strict=True)
         ],
         book=book_tapes.load(con, settings.tape_path, stream, around) if shape.book else None,
         pivots=_pivots(con, stream, shape, span) if shape.pivots else None,
-        peers=[_peer(con, stream, read, first, end) for read in shape.reads],
     )
+
+
+def _state_of_market(con: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
+    """Counts that move with every candle, correction, pivot and second of the book; DuckDB need not count."""
+    return con.execute(
+        """
+        select
+          (select count(*) from candles),
+          (select count(*) from candle_revisions),
+          (select count(*) from pivots),
+          (select count(*) from order_book)
+        """
+    ).fetchall()[0]
 
 
 def known_until(
@@ -57,8 +110,8 @@ def known_until(
     """The last close of `stream` of which every required stream of `shape` has said what it knows; None for none.
 
     A candle is asked for once the one after it could have closed. A model that another one reads is waited for; live,
-    where `now` is the venue's time and the reader is done up to `done`, until it is `given_up`. So is the book, live,
-    for BOOK_PATIENCE.
+    where `now` is the venue's time and the reader is done up to `done`, until it is `given_up`; not at closes at which
+    nobody predicts. So is the book, live, for BOOK_PATIENCE.
     """
     until: datetime | None = None
     for block_stream in shape.streams(stream.venue):
@@ -73,12 +126,20 @@ def known_until(
         patience = now - BOOK_PATIENCE * settings.venue_speed
         until = min(until, max(newest_book(con, stream, patience - A_MINUTE) or patience, patience))
     for read in shape.reads:
-        said = predicted_until(con, read.model, stream)
+        said = _until_next(predicted_until(con, read.model, stream), stream, settings.predict_every)
         patience = timedelta(milliseconds=read.deadline_ms)
         passed = given_up(con, settings, stream, read.model, patience, done, now)
         ready = max((each for each in (said, passed) if each is not None), default=None)
         until = min(until, ready) if until and ready else None
     return until
+
+
+def _until_next(close: datetime | None, stream: Stream, every: int) -> datetime | None:
+    """The last close before the next one after `close` at which models predict."""
+    if close is None:
+        return None
+    done = to_ms(close) // stream.step_ms
+    return from_ms((done // every * every + every - 1) * stream.step_ms)
 
 
 def given_up(
@@ -129,11 +190,12 @@ def _tape(
 def _pivots(con: duckdb.DuckDBPyConnection, stream: Stream, shape: FrameShape, span: Window) -> PivotHistory:
     """The pivots that frames of `span` may hold, with the book beside them where it is a block."""
     found = pivots_before(con, stream, span, shape.pivots)
-    first = found["confirmed_at"].min() if shape.book else None
-    if not isinstance(first, datetime):
+    if not shape.book:
         return PivotHistory.of(found, None, stream.step_ms)
-    reach = Window(start=first, end=span.end + timedelta(microseconds=1))
-    return PivotHistory.of(found, pivot_books(con, stream, reach), stream.step_ms)
+    instants = [found[name].dt.epoch("ms").to_numpy() for name in ("pivot_time", "confirmed_at")]
+    known = books_known_at(con, stream, np.concatenate(instants))["imbalance"]
+    beside = dict(zip(IMBALANCES, (known.head(len(found)), known.tail(len(found))), strict=True))
+    return PivotHistory.of(found, found.select(KEY).with_columns(**beside), stream.step_ms)
 
 
 def _peer(con: duckdb.DuckDBPyConnection, stream: Stream, read: Read, first: int, end: int) -> Peer:

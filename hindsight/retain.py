@@ -2,8 +2,9 @@
 name.
 
 A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back, so all of
-them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come. Files are written
-before the transaction that names them, and removed after the one that no longer does.
+them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come, and its row goes with
+its file: live, that is one a training close. Of those that have served the row stays: a rollback may bring them back.
+Files are written before the transaction that names them, and removed after the one that no longer does.
 """
 
 from collections.abc import Sequence
@@ -14,16 +15,17 @@ import duckdb
 import polars as pl
 
 from hindsight.inference.labels import Labels
-from hindsight.inference.predictions import window_loss
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream, from_ms
 from hindsight.settings import Settings
+from hindsight.store.promotion_tables import read_promotions
 from hindsight.store.rows import stream_key
 from hindsight.store.training_tables import read_checkpoints, replace_checkpoints
 from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, save
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
+from hindsight.training.metrics import LOG_LOSS, Metric
 from hindsight.training.models.registry import model_of
 
 FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")
@@ -33,9 +35,10 @@ def save_snapshots(
     settings: Settings, stream: Stream, model: str, learner: Learner, snapshots: Sequence[Snapshot], schema: str
 ) -> pl.DataFrame:
     """Writes the files of `snapshots`, and returns their rows of `checkpoints`, not yet judged."""
-    key = stream_key(stream)
+    key, metric = stream_key(stream), learner.metric
     rows = []
     for taken in snapshots:
+        value = taken.measured.value if taken.measured.scored else None
         file = checkpoint_file(model, stream, taken.number)
         event_time = from_ms((taken.event_row + 1) * stream.step_ms)
         info = CheckpointInfo(
@@ -46,8 +49,9 @@ def save_snapshots(
             schema_hash=schema,
             model_config=str(model_of(model).config),
             hyperparameters=learner.hyper.as_dict(),
-            prequential_loss=taken.prequential_loss,
-            scored=taken.scored,
+            metric=metric.name,
+            metric_value=value,
+            scored=taken.measured.scored,
         )
         save(settings.checkpoints_path / file, taken.tensors, info)
         rows.append(
@@ -58,36 +62,42 @@ def save_snapshots(
                 "event_time": event_time,
                 "schema_hash": schema,
                 "file": str(file),
-                "prequential_loss": taken.prequential_loss if taken.scored else None,
-                "scored": taken.scored,
+                "metric": metric.name,
+                "direction": metric.direction,
+                "metric_value": value,
+                "scored": taken.measured.scored,
                 **dict.fromkeys(FLAGS, False),
                 "is_snapshot": taken.number % settings.snapshot_every == 0,
                 "evicted_at": None,
             }
         )
-    return pl.DataFrame(rows, schema_overrides={"event_time": TIME, "evicted_at": TIME, "prequential_loss": pl.Float32})
+    return pl.DataFrame(rows, schema_overrides={"event_time": TIME, "evicted_at": TIME, "metric_value": pl.Float32})
 
 
 def latest_snapshot(learner: Learner, row: int, labels: Labels, memory: Memory, score_window: int) -> Snapshot:
     """The learner as it stands since its last step, at the close of `row`."""
-    loss, scored = window_loss(labels, memory.predictions, memory.made, row, score_window)
-    return Snapshot(
-        number=learner.number, event_row=row, tensors=tensors_of(learner), prequential_loss=loss, scored=scored
-    )
+    measured = learner.metric.measure(labels, memory, learner.hyper, row, score_window)
+    return Snapshot(number=learner.number, event_row=row, tensors=tensors_of(learner), measured=measured)
 
 
 def judge(
-    known: pl.DataFrame, best: int, now: datetime, serves: int | None = None, needed_from: int | None = None
+    known: pl.DataFrame,
+    best: int,
+    now: datetime,
+    serves: int | None = None,
+    needed_from: int | None = None,
+    metric: Metric = LOG_LOSS,
 ) -> tuple[pl.DataFrame, list[Path]]:
     """All checkpoints with their flags set anew, and the files of those that are evicted now.
 
-    Best are the `best` snapshots of the lowest finite prequential loss, the older one first among equals; NaN never
-    wins. What serves is checkpoint `serves`, or the newest while none was promoted. From `needed_from` on, pending
-    references name them: all of those stay.
+    Best are the `best` snapshots by `metric`, in its direction, the older one first among equals; what is not finite,
+    or was measured by another metric, never wins. What serves is checkpoint `serves`, or the newest while none was
+    promoted. From `needed_from` on, pending references name them: all of those stay.
     """
     here = pl.col("evicted_at").is_null()
-    ranked = known.filter(here & pl.col("is_snapshot") & pl.col("prequential_loss").is_finite()).sort(
-        "prequential_loss", "checkpoint_id"
+    has_rank = pl.col("is_snapshot") & (pl.col("metric") == metric.name) & pl.col("metric_value").is_finite()
+    ranked = known.filter(here & has_rank).sort(
+        "metric_value", "checkpoint_id", descending=[metric.direction == "higher", False]
     )
     winners = ranked["checkpoint_id"].head(best).implode()
     newest = pl.col("checkpoint_id") == pl.col("checkpoint_id").filter(here).max()
@@ -128,6 +138,8 @@ def retain(
         now,
         serves,
         needed_from,
+        model_of(model).metric,
     )
-    replace_checkpoints(con, model, stream, judged)
+    has_served = pl.col("checkpoint_id").is_in(read_promotions(con, model, stream)["serving_after"].implode())
+    replace_checkpoints(con, model, stream, judged.filter(pl.col("evicted_at").is_null() | has_served))
     return files

@@ -7,6 +7,7 @@ what serves is always there, and every number in it is finite.
     hindsight models promote | rollback | pin
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,6 +28,7 @@ from hindsight.store.warehouse import Warehouse
 from hindsight.teaching import taught_by_us
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import Snapshot
+from hindsight.training.metrics import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +84,12 @@ def set_serving(settings: Settings, model: str, stream: Stream, to: int | None =
 
 
 def pin(settings: Settings, model: str, stream: Stream, checkpoint_id: int, *, is_pinned: bool) -> None:
-    """Keeps a checkpoint that is there whatever its score, or no longer. Raises SettingRefused where it is gone."""
+    """Keeps a checkpoint that is there whatever its score, or no longer.
+
+    Raises SettingRefused where it is gone; LearnerBusy while the model is being taught.
+    """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    with warehouse.writing() as con:
+    with taught_by_us(settings, stream, model, settings.lock_timeout_seconds), warehouse.writing() as con:
         known = read_checkpoints(con, model, stream)
         here = pl.col("evicted_at").is_null()
         there = known.filter(here)["checkpoint_id"].to_list()
@@ -149,13 +154,12 @@ def _save(settings: Settings, stream: Stream, model: str, learner: Learner, choi
     """Writes the file of the weights that were brought back, and returns their row of `checkpoints`."""
     on_record = choice.known.filter(pl.col("checkpoint_id") == choice.after).rows(named=True)
     event_time = on_record[0]["event_time"] if on_record else choice.trained_at
-    loss, scored = (on_record[0]["prequential_loss"], on_record[0]["scored"]) if on_record else (None, 0)
+    value, scored = (on_record[0]["metric_value"], on_record[0]["scored"]) if on_record else (None, 0)
     snapshot = Snapshot(
         number=choice.after,
         event_row=to_ms(event_time) // stream.step_ms - 1,
         tensors=tensors_of(learner),
-        prequential_loss=float("nan") if loss is None else loss,
-        scored=scored,
+        measured=Measured(math.nan if value is None else value, scored),
     )
     return save_snapshots(settings, stream, model, learner, [snapshot], choice.schema)
 

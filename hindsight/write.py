@@ -106,6 +106,8 @@ def write(subject: Subject, learner: Learner, report: LearnReport, piece: Piece,
         evicted = retain(con, settings, stream, model, saved, until, serves, _needed_from(piece, end))
         replace_scores(con, model, stream, scores)
         move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
+        if not newest:  # whoever reads this model sees that it works through a backlog, also where nothing was learned
+            _note(con, subject, "predicted", [until])
         _note(con, subject, "trained", steps["event_time"].unique().to_list())
     for file in evicted:
         remove(settings.checkpoints_path / file)

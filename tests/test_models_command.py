@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from hindsight.cli import app
 from hindsight.learn import learn
 from hindsight.settings import Settings, load
+from hindsight.store import lock
 
 LOOK = datetime(2024, 2, 29, 22, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -76,13 +78,14 @@ def test_list_prints_the_checkpoints_and_the_looks_in_eighty_columns(at_home: Ca
     assert max(map(len, printed.output.splitlines())) <= 80
     first = table(settings, "promotions", "event_time").row(0, named=True)
     assert f"checkpoint {first['serving_after']} serves, since 2024-02-29 22:00" in printed.output
+    assert "Ranked by log loss; lower is better." in printed.output
     kept = table(settings, "checkpoints", "checkpoint_id").filter(pl.col("evicted_at").is_null())
     for checkpoint in kept.iter_rows(named=True):
         (line,) = (
             line for line in printed.output.splitlines() if line.split()[:1] == [str(checkpoint["checkpoint_id"])]
         )
         assert f"{checkpoint['event_time']:%Y-%m-%d %H:%M}" in line
-        assert f"{checkpoint['prequential_loss']:.4f}" in line
+        assert f"{checkpoint['metric_value']:.4f}" in line
         assert [flag for flag in ("best", "latest", "serving", "pinned", "snapshot") if checkpoint[f"is_{flag}"]] == [
             word.strip(",") for word in line.split()[5:]
         ]
@@ -146,6 +149,22 @@ def test_a_pinned_checkpoint_is_marked_until_it_is_let_go(at_home: Callable, tab
     assert table(settings, "checkpoints", "checkpoint_id").filter("is_pinned")["checkpoint_id"].to_list() == [30]
     assert hindsight("pin", "cnn", "30", "--off").exit_code == 0
     assert not table(settings, "checkpoints", "checkpoint_id")["is_pinned"].any()
+
+
+@pytest.mark.parametrize(
+    "command", [("pin", "cnn", "30"), ("pin", "cnn", "30", "--off"), ("rollback", "cnn"), ("promote", "cnn", "12")]
+)
+def test_a_word_by_hand_waits_for_whoever_teaches_the_model(at_home: Callable, table: Callable, command: tuple):
+    """What is read and written in between would be lost: a rollback writes all checkpoints as it found them."""
+    settings = at_home(lock_timeout_seconds=0.2)
+    before = table(settings, "checkpoints", "checkpoint_id")
+    lesson = settings.checkpoints_path / f"cnn {settings.streams[0]}.learning".replace("/", "-")
+    with lock.held(lesson), ThreadPoolExecutor(1) as pool:
+        said = pool.submit(hindsight, *command).result()
+    assert said.exit_code == 1
+    assert "cnn is being taught by another process" in words(said)
+    assert table(settings, "checkpoints", "checkpoint_id").equals(before)
+    assert hindsight("pin", "cnn", "30").exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from hindsight.store.book_tables import write_order_book
 from hindsight.store.learning_questions import sampled_references
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.rows import select
+from hindsight.store.summaries import checkpoints_held
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_order, model_of
 from hindsight.verify import references_not_resolving
@@ -51,14 +52,17 @@ TABLES = {
 }
 FRAME = ("own=30", "1h=8", "BTC/USDT 1m=20", "book=30", "pivots=2")
 PACKAGE = '''
-"""Two models that read the CNN: one that can do without it, and one that cannot."""
+"""Two models that read the CNN: one that can do without it, and one that cannot and has a metric of its own."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from hindsight.inference.completeness import BOOK
+from hindsight.inference.predictions import BUY
+from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import Opinion
 from hindsight.training.models.registry import Model
 from hindsight.training.views import sizes_of, views
@@ -82,8 +86,17 @@ class Listener(nn.Module):
         return self.heads(self.hidden(torch.cat([*(each[:, -1] for each in seen.sequences), seen.context], dim=1)))
 
 
+def hits(labels, memory, hyper, row, window):
+    candle = labels.candle
+    settled = (candle.settled <= row) & (candle.settled > row - window)
+    at = np.flatnonzero(memory.made & candle.usable & settled)
+    right = (memory.predictions[at, BUY] > 0.5) == (candle.log_returns[at, 3] > 0)
+    return Measured(float(right.mean()) if len(at) else float("nan"), len(at))
+
+
+HITS = Metric(name="hit rate", direction="higher", measure=hits)
 LISTENER = Model(config=Config(), build=Listener, reads=("cnn",))
-STRICT = Model(config=Config(), build=Listener, reads=("cnn",), optional=(BOOK,))
+STRICT = Model(config=Config(), build=Listener, reads=("cnn",), optional=(BOOK,), metric=HITS)
 '''
 ENTRY_POINTS = "[hindsight.models]\nlistener = listeners:LISTENER\nstrict = listeners:STRICT\n"
 
@@ -211,7 +224,10 @@ def contents(table: Callable) -> Callable[[Settings], dict[str, pl.DataFrame]]:
     """Reads all tables that learning fills."""
 
     def read(settings: Settings) -> dict[str, pl.DataFrame]:
-        return {name: table(settings, name, order) for name, order in TABLES.items()}
+        found = {name: table(settings, name, order) for name, order in TABLES.items()}
+        snapshots = table(settings, "checkpoints", "model, checkpoint_id").filter("is_snapshot")
+        found["checkpoints"] = snapshots.drop("is_latest", "is_serving")  # those depend on where a run ended
+        return found
 
     return read
 
@@ -304,6 +320,25 @@ def test_the_schema_of_each_model_names_its_blocks_and_whom_it_reads(learned: Se
         assert list(map(str, shape.candles)) == ["ETH/USDT 1m", "ETH/USDT 1h", "BTC/USDT 1m"]
         assert [read.model for read in shape.reads] == ([] if model == "cnn" else ["cnn"])
     assert set(contents(learned)["inference_references"]["schema_hash"]) == set(schemas)
+
+
+def test_each_model_is_ranked_by_the_metric_that_it_brings(learned: Settings, contents: Callable):
+    found = contents(learned)
+    for model, metric, direction in (("listener", "log loss", "lower"), ("strict", "hit rate", "higher")):
+        taken = found["checkpoints"].filter(pl.col("model") == model)
+        assert set(taken.select("metric", "direction").rows()) == {(metric, direction)}
+        ranked = taken.sort("metric_value", "checkpoint_id", descending=[direction == "higher", False])
+        best = ranked["checkpoint_id"].head(learned.checkpoints_kept).to_list()
+        assert sorted(best) == taken.filter("is_best")["checkpoint_id"].to_list()
+        with warehouse_of(learned).reading() as con:
+            held = checkpoints_held(con).filter(model=model, is_best=True)
+        assert held["checkpoint_id"].to_list() == best
+    last = taken.row(-1, named=True)
+    candle = (pl.col("kind") == "candle") & (pl.col("model") == "strict")
+    since = last["event_time"] - learned.score_window * MINUTE
+    answered = found["outcomes"].filter(candle, pl.col("settled_at").is_between(since, last["event_time"], "right"))
+    assert last["scored"] == len(answered.filter(status="settled")) > 50
+    assert 0 < last["metric_value"] < 1
 
 
 # Backfill equals live ------------------------------------------------------------------------------------------------

@@ -13,19 +13,22 @@ from hindsight.learn import learn
 from hindsight.market.candles import TIME
 from hindsight.retain import FLAGS, judge
 from hindsight.settings import Settings
+from hindsight.training.metrics import LOG_LOSS, Metric
 
 NOW = datetime(2024, 3, 2, tzinfo=UTC)
 NAN = float("nan")
+PROFIT = Metric(name="profit", direction="higher", measure=LOG_LOSS.measure)
 
 
 def known(*losses: float | None, **columns: list) -> pl.DataFrame:
-    """Checkpoints 10, 20, 30, … with these prequential losses, all of them snapshots that are still there."""
+    """Checkpoints 10, 20, 30, … of these log losses, all of them snapshots that are still there."""
     count = len(losses)
     frame = pl.DataFrame(
         {
             "checkpoint_id": pl.Series(range(10, 10 * count + 10, 10), dtype=pl.Int32),
             "file": [f"{10 * n + 10}.safetensors" for n in range(count)],
-            "prequential_loss": pl.Series(losses, dtype=pl.Float32),
+            "metric": ["log loss"] * count,
+            "metric_value": pl.Series(losses, dtype=pl.Float32),
             **{name: [name == "is_snapshot"] * count for name in FLAGS},
             "evicted_at": pl.Series([None] * count, dtype=TIME),
         }
@@ -37,17 +40,35 @@ def flagged(judged: pl.DataFrame, flag: str) -> list[int]:
     return judged.filter(flag)["checkpoint_id"].to_list()
 
 
-def test_the_best_are_those_of_the_lowest_loss():
-    """Trap 28: the direction of the metric is down."""
-    judged, files = judge(known(3.0, 1.0, 2.0, 5.0, 4.0), best=3, now=NOW)
-    assert flagged(judged, "is_best") == [10, 20, 30]
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [pytest.param(LOG_LOSS, [10, 20, 30], id="lower"), pytest.param(PROFIT, [10, 40, 50], id="higher")],
+)
+def test_the_best_are_those_that_the_direction_of_the_metric_says(metric: Metric, best: list[int]):
+    """Trap 28."""
+    judged, files = judge(known(3.0, 1.0, 2.0, 5.0, 4.0, metric=[metric.name] * 5), best=3, now=NOW, metric=metric)
+    assert flagged(judged, "is_best") == best
     assert files == []
+
+
+def test_what_another_metric_measured_never_wins_and_goes_like_any_other_that_is_not_the_best():
+    frame = known(
+        *(9.0, 8.0, -7.0, 1.0),
+        metric=["log loss", "log loss", "profit", "profit"],
+        is_snapshot=[True, False, True, True],
+        is_best=[True, True, False, False],
+    )
+    judged, files = judge(frame, best=5, now=NOW, metric=PROFIT)
+    assert flagged(judged, "is_best") == [30, 40]
+    assert files == [Path("20.safetensors")]  # no snapshot, and the best no longer
 
 
 @pytest.mark.parametrize("bad", [NAN, float("inf"), -float("inf"), None])
 def test_a_loss_that_is_no_number_never_wins(bad: float | None):
     """Trap 28."""
     judged, _ = judge(known(bad, 2.0, bad, 3.0), best=3, now=NOW)
+    assert flagged(judged, "is_best") == [20, 40]
+    judged, _ = judge(known(bad, 2.0, bad, 3.0, metric=["profit"] * 4), best=3, now=NOW, metric=PROFIT)
     assert flagged(judged, "is_best") == [20, 40]
     judged, _ = judge(known(bad, bad), best=3, now=NOW)
     assert flagged(judged, "is_best") == []
@@ -56,6 +77,8 @@ def test_a_loss_that_is_no_number_never_wins(bad: float | None):
 
 def test_of_equals_the_older_one_wins():
     judged, _ = judge(known(2.0, 1.0, 1.0, 1.0), best=2, now=NOW)
+    assert flagged(judged, "is_best") == [20, 30]
+    judged, _ = judge(known(1.0, 2.0, 2.0, 2.0, metric=["profit"] * 4), best=2, now=NOW, metric=PROFIT)
     assert flagged(judged, "is_best") == [20, 30]
 
 
@@ -100,11 +123,13 @@ def test_no_eviction_ever_takes_the_best_the_serving_the_pinned_or_a_snapshot(da
 
     frame = known(
         *data.draw(st.lists(losses, min_size=count, max_size=count)),
+        metric=data.draw(st.lists(st.sampled_from(["log loss", "profit"]), min_size=count, max_size=count)),
         is_snapshot=flags(),
         is_pinned=flags(),
         evicted_at=[NOW - timedelta(days=1) if gone else None for gone in flags()],
     )
-    judged, files = judge(frame, best, NOW)
+    metric = data.draw(st.sampled_from([LOG_LOSS, PROFIT]))
+    judged, files = judge(frame, best, NOW, metric=metric)
     here = judged.filter(pl.col("evicted_at").is_null())
     was_here = frame.filter(pl.col("evicted_at").is_null())
     assert sorted(files) == sorted(
@@ -116,7 +141,7 @@ def test_no_eviction_ever_takes_the_best_the_serving_the_pinned_or_a_snapshot(da
     for flag in ("is_pinned", "is_snapshot"):
         assert set(was_here.filter(flag)["checkpoint_id"]) <= set(here["checkpoint_id"])
     assert set(flagged(judged, "is_serving")) <= set(here["checkpoint_id"])
-    again, more = judge(judged, best, NOW)
+    again, more = judge(judged, best, NOW, metric=metric)
     assert again.equals(judged)
     assert more == []
 
@@ -127,19 +152,20 @@ def test_no_eviction_ever_takes_the_best_the_serving_the_pinned_or_a_snapshot(da
 def test_the_files_on_disk_are_those_of_the_checkpoints_that_stay(
     venue_home: Settings, copy_home: Callable, table: Callable
 ):
-    """A live run leaves its latest weights at every call, and takes those of the call before away."""
-    settings = copy_home(venue_home)
+    """A live run leaves its latest weights at every call, and takes those of the call before away, and their row."""
+    settings, latest = copy_home(venue_home), set()
     for hour in range(1, 6):
         learn(settings, settings.streams[0], "transformer", datetime(2024, 3, 1, hour, tzinfo=UTC))
-        checkpoints = table(settings, "checkpoints", "checkpoint_id")
-        here = checkpoints.filter(pl.col("evicted_at").is_null())
+        here = table(settings, "checkpoints", "checkpoint_id")
         on_disk = {str(file.relative_to(settings.checkpoints_path)) for file in settings.checkpoints_path.rglob("*.s*")}
         assert on_disk == set(here["file"])
+        assert here["evicted_at"].is_null().all()
         assert len(flagged(here, "is_serving")) == 1
         steps = table(settings, "training_steps", "step")
         assert flagged(here, "is_latest") == [steps["step"].max()]
+        latest |= set(flagged(here, "is_latest"))
         assert set(flagged(here, "is_best")) <= set(flagged(here, "is_snapshot"))
-    assert len(checkpoints.filter(pl.col("evicted_at").is_not_null())) >= 3
+    assert len(latest - set(here["checkpoint_id"])) >= 3
     assert (here.filter("is_snapshot")["checkpoint_id"] % settings.snapshot_every == 0).all()
 
 

@@ -24,6 +24,7 @@ from hindsight.inference.shape import FrameShape, Read
 
 OUTPUTS = ("buy", "down", "sideways", "up", "next_high", "age")  # probabilities; candles since it was said
 OUTPUT_AGE = 5  # candles after which an output is too old to be read
+OUTPUT_AGES = np.arange(1, OUTPUT_AGE + 1)
 GATHERED = 256  # frames at a time where only something small is kept of each
 
 A = TypeVar("A")
@@ -79,11 +80,13 @@ class Peer:
 
     def outputs_before(self, rows: Rows) -> Frames:
         """[B, 6]: the newest output of a close before each row, with its age."""
-        found = np.full((len(rows), len(OUTPUTS)), np.nan, np.float32)
-        for age in range(OUTPUT_AGE, 0, -1):
-            values = _at(self.outputs, rows - age - self.first_row)
-            said = ~np.isnan(values[:, 0])
-            found[said, :-1], found[said, -1] = values[said], age
+        places = rows[:, None] - OUTPUT_AGES - self.first_row
+        values = _at(self.outputs, places.ravel()).reshape(*places.shape, len(OUTPUTS) - 1)
+        said = ~np.isnan(values[..., 0])
+        newest = said.argmax(axis=1)
+        found = np.empty((len(rows), len(OUTPUTS)), np.float32)
+        found[:, :-1], found[:, -1] = values[np.arange(len(rows)), newest], OUTPUT_AGES[newest]
+        found[~said.any(axis=1)] = np.nan
         return found
 
     def hidden_at(self, rows: Rows) -> Frames:

@@ -5,7 +5,7 @@ the book counts where its imbalance is known.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -89,6 +89,7 @@ def completeness(blocks: Blocks, rows: Rows, optional: Collection[str]) -> Compl
 
 
 def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -> NDArray[np.int64]:
+    tape = _needed(tape, made_ms // tape.step_ms - 1, block.length + warmup)
     is_warm = warm(tape.rows)
     before = np.concatenate([[0], np.cumsum(is_warm & (unbroken(tape.rows) > warmup))])
     last, length = made_ms // tape.step_ms - 1, block.length + warmup
@@ -106,6 +107,14 @@ def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -
             (seen,) = tape.gather(last[index : index + 1], reach, made_ms[index : index + 1])
             found[index] = (warm(seen) & (unbroken(seen) > warmup))[-block.length :].sum()
     return found
+
+
+def _needed(tape: Tape, last: Rows, length: int) -> Tape:
+    """The part of a long tape that is looked at: the last `length` candles of every frame."""
+    if not len(last):
+        return tape
+    first = min(max(int(last.min()) - length + 1, tape.first_row), tape.end_row)
+    return replace(tape, first_row=first, rows=tape.rows[first - tape.first_row :])
 
 
 def _seconds_there(blocks: Blocks, made_ms: Rows) -> NDArray[np.int64]:

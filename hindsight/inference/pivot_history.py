@@ -1,6 +1,6 @@
 """The newest confirmed pivots of every type, as they were known at a close.
 
-Legend: P pivots, B closes, K newest pivots of a type.
+Legend: P pivots, B closes, T types, K newest pivots of a type.
 
 A pivot enters at its confirmation, never at its `pivot_time`: at the close of row r those are known whose
 `confirmed_at` is at or before that close.
@@ -60,17 +60,15 @@ class PivotHistory:
         Types as in PIVOT_TYPES, columns as in PIVOT_COLUMNS; NaN where fewer are known, or an imbalance is not.
         """
         found = np.full((len(last_rows), len(PIVOT_TYPES), count, len(PIVOT_COLUMNS)), np.nan, np.float32)
-        back = np.arange(1, count + 1)
-        for place, (first, end) in enumerate(pairwise(self.starts.tolist())):
-            if first == end:
-                continue
-            known = np.searchsorted(self.confirmed_rows[first:end], last_rows, side="right")
-            at_BK = first + known[:, None] - back
-            is_missing_BK = at_BK < first
-            at_BK[is_missing_BK] = first
-            found[:, place, :, 0] = last_rows[:, None] - self.pivot_rows[at_BK]
-            found[:, place, :, 1:] = self.values[at_BK]
-            found[:, place][is_missing_BK] = np.nan
+        if not len(self.values):
+            return found
+        of_types = pairwise(self.starts.tolist())
+        known = [np.searchsorted(self.confirmed_rows[first:end], last_rows, side="right") for first, end in of_types]
+        back_BTK = np.stack(known, axis=1)[:, :, None] - np.arange(1, count + 1)
+        at_BTK = np.where(back_BTK >= 0, self.starts[:-1, None] + back_BTK, 0)
+        found[..., 0] = last_rows[:, None, None] - self.pivot_rows[at_BTK]
+        found[..., 1:] = self.values[at_BTK]
+        found[back_BTK < 0] = np.nan
         return found
 
 

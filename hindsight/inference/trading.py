@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hindsight.errors import SettingRefused
-from hindsight.inference.positions import FLAT, POSITION, Actions, Floats
+from hindsight.inference.positions import POSITION, Actions, Floats
 
 YEAR_MS = 365 * 86_400_000  # these markets never close
 NEGLIGIBLE = 1e-12  # of the mean square: no variance at all, but the rounding of one
@@ -94,11 +94,6 @@ class TradingSums:
         return math.expm1(self.log_growth)
 
     @property
-    def summed_return(self) -> float:
-        """The rewards added up: of a trader who stakes the same amount at every close."""
-        return self.reward_sum
-
-    @property
     def max_drawdown(self) -> float:
         """The largest share of the equity that was lost from a peak, 0 to 1, as seen at closes."""
         return -math.expm1(-self.log_drawdown)
@@ -126,30 +121,6 @@ class TradingSums:
         if variance <= NEGLIGIBLE * mean_square:
             return math.nan
         return mean / math.sqrt(variance * self.candles / (self.candles - 1)) * math.sqrt(YEAR_MS / step_ms)
-
-
-def trading_sums(log_return: Floats, previous: Actions, actions: Actions, cost: TradingCost) -> TradingSums:
-    """The sums over closes in order; those without a reward are left out."""
-    known = np.isfinite(log_return)
-    log_return, previous, actions = log_return[known], previous[known], actions[known]
-    reward = rewards_of(log_return, previous, actions, cost)
-    turnover = int(np.abs(POSITION[actions] - POSITION[previous]).sum())
-    with np.errstate(divide="ignore"):  # a short position can lose more than all: then nothing is left
-        steps = np.log1p(np.maximum(reward, -1))
-    equity = np.concatenate([[0.0], np.cumsum(steps)])
-    return TradingSums(
-        candles=len(reward),
-        held=int((actions != FLAT).sum()),
-        hits=int((POSITION[actions] * log_return > 0).sum()),
-        turnover=turnover,
-        reward_sum=float(reward.sum()),
-        reward_square_sum=float((reward**2).sum()),
-        cost_sum=cost.per_turnover * turnover,
-        log_growth=float(equity[-1]),
-        log_peak=float(equity.max()),
-        log_low=float(equity.min()),
-        log_drawdown=float((np.maximum.accumulate(equity) - equity).max()),
-    )
 
 
 def combine(parts: Iterable[TradingSums]) -> TradingSums:

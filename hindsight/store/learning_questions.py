@@ -240,13 +240,13 @@ def checkpoints_not_serving(con: Connection, stream: Stream, window: Window) -> 
                count(*) filter (is_serving) as serving,
                count(*) filter (is_latest) as latest,
                count(*) filter ((is_serving or is_latest or is_pinned) and evicted_at is not null) as evicted,
-               count(*) filter (not isfinite(prequential_loss)) as not_finite
+               count(*) filter (not isfinite(metric_value)) as not_finite
         from checkpoints
         where {of_stream}
         group by model
         having count(*) filter (is_serving) <> 1 or count(*) filter (is_latest) <> 1
             or count(*) filter ((is_serving or is_latest or is_pinned) and evicted_at is not null) > 0
-            or count(*) filter (not isfinite(prequential_loss)) > 0
+            or count(*) filter (not isfinite(metric_value)) > 0
         order by model"""
     return ask(con, sql, stream, window)
 

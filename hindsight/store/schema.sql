@@ -260,12 +260,17 @@ create table if not exists checkpoints (
     model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
     checkpoint_id integer not null, event_time timestamptz not null, schema_hash varchar not null,
     file varchar not null,               -- below HINDSIGHT_HOME/checkpoints
-    prequential_loss float,              -- mean over the last `score_window` settled predictions; null before there are
-    scored integer not null,             -- how many they were
+    metric varchar not null,             -- what the model's checkpoints are ranked by, with its unit
+    direction varchar not null check (direction in ('lower', 'higher')),    -- which is better
+    metric_value float,                  -- of what was settled at the last `score_window` closes; null before there is
+    scored integer not null,             -- how many answers that were
     is_best boolean not null, is_latest boolean not null, is_pinned boolean not null, is_serving boolean not null,
     is_snapshot boolean not null,        -- kept to bound the replay of steps
-    evicted_at timestamptz               -- the file is gone since; event time
+    evicted_at timestamptz               -- the file is gone since; event time. The row stays where it has served
 );
+
+alter table checkpoints add column if not exists metric varchar default 'log loss';    -- homes older than version 3
+alter table checkpoints add column if not exists direction varchar default 'lower';
 
 create table if not exists promotions (  -- each look at whether the learning weights are to serve, and each word by hand
     model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,

@@ -286,13 +286,18 @@ def learned(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def checkpoints_held(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """The checkpoints that are kept for what they are: best, latest, serving, pinned. Best first."""
+    """The checkpoints that are kept for what they are: best, latest, serving, pinned.
+
+    Best first, by the metric of the newest; those that were measured by another one come last.
+    """
     sql = """
-        select model, venue, symbol, timeframe, checkpoint_id, event_time, prequential_loss, scored,
+        select model, venue, symbol, timeframe, checkpoint_id, event_time, metric, metric_value, scored,
                is_serving, is_best, is_latest, is_pinned, file
         from checkpoints
         where evicted_at is null and (is_serving or is_best or is_latest or is_pinned)
-        order by model, venue, symbol, timeframe, prequential_loss nulls last, checkpoint_id"""
+        order by model, venue, symbol, timeframe,
+                 metric <> max_by(metric, checkpoint_id) over (partition by model, venue, symbol, timeframe),
+                 if(direction = 'higher', -metric_value, metric_value) nulls last, checkpoint_id"""
     return select(con, sql)
 
 

@@ -1,30 +1,34 @@
-"""The tape on disk: `tape/<stream>/rows.f32` and a JSON that says what is in it.
+"""The tape on disk: `tape/<stream>/rows.f32`, what changed later in `changes.f32`, and a JSON that says what they hold.
 
-It is derived from DuckDB and never the only copy of anything: when it is missing, damaged, or laid out otherwise, it is
-made again. Rows are appended month by month; a correction rewrites the rows from the corrected candle on.
+It is derived from DuckDB and never the only copy of anything: when it is missing, damaged, laid out otherwise, or of
+other tables, it is made again. Both files only grow. A row is written as it stood at the close of its candle, month by
+month. Where a candle came late, or was corrected, the rows from that candle on to the last one that had closed by then
+are written a second time, as they stood from then on (see tape_changes.py); those that close later have seen it. So
+the rows of a window are a map of the file, with only what changed laid over it, and maps of others stay whole.
 """
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
-import polars as pl
 
 from hindsight.errors import HomeUnwritable
-from hindsight.inference.frames import COLUMNS, Tape
-from hindsight.inference.tape_rows import superseded, tape_rows
-from hindsight.market import indicators
-from hindsight.market.as_of import as_of
-from hindsight.market.streams import Stream, Window, from_ms, to_ms
-from hindsight.store.market_tables import pivot_mark, read_candles, read_revisions
-from hindsight.store.rows import OF_STREAM, select, stream_key
+from hindsight.inference.frames import COLUMNS, Frames, Superseded, Tape
+from hindsight.market.streams import EPOCH, Stream, Window, from_ms, to_ms
+from hindsight.store.market_tables import pivot_mark
+from hindsight.store.rows import OF_STREAM, stream_key
+from hindsight.store.tape_changes import Change, changed_rows, changes_between, rows_at_their_close
 
-LAYOUT = hashlib.blake2b("|".join((*COLUMNS, "float32 1")).encode(), digest_size=8).hexdigest()
+ROW_BYTES = len(COLUMNS) * 4
+LAYOUT = hashlib.blake2b("|".join((*COLUMNS, "float32 2")).encode(), digest_size=8).hexdigest()
+LOOKED_AT = 100_000  # rows at the end of the file whose candles are asked at every call what changed of them
+NAMED_BY = 1000  # rows at the end of the file whose pivots tell the tables that it was made of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ class _Contents:
     source: str  # which candles and pivots it was made of, in short
     first_row: int
     end_row: int
+    changes: tuple[Change, ...] = ()  # all that were known by the last close, as they follow in their file
 
 
 def load(
@@ -48,101 +53,40 @@ def load(
     """The rows of `window` as they are known at `moment`, after bringing the file up to the window's end.
 
     `origin` is the open time of the stream's first candle. `moment` is the window's end where it is not given, and
-    else lies before the close of the candle after it. Everything that is read was recorded at or before it.
+    else lies before the close of the candle after it. Everything that is read was recorded at or before it. The rows
+    are a map of the file, of which only what changed later is a copy.
     """
-    moment = moment or window.end
+    until_ms, step_ms = to_ms(moment or window.end), stream.step_ms
     file = folder / stream.venue / stream.symbol.replace("/", "-").replace(":", "_") / stream.timeframe / "rows.f32"
-    first_row, end_row = to_ms(origin) // stream.step_ms, to_ms(window.end) // stream.step_ms
-    _bring_up_to(con, file, stream, first_row, end_row)
-    start_row = max(to_ms(window.start) // stream.step_ms, first_row)
-    rows = np.memmap(file, np.float32, "r", shape=(end_row - first_row, len(COLUMNS)))[start_row - first_row :]
-    rows = np.array(rows)  # a copy: pages of a map would stay resident, and grow with history
-    span = Window(start=from_ms(start_row * stream.step_ms), end=window.end)
-    candles, revisions, pivots, changed = known(con, stream, span, moment)
-    if changed is not None:  # the file holds what was known at some later close, or only at the window's end
-        changed = max(changed, span.start)
-        since = Window(start=changed, end=span.end)
-        rows[to_ms(changed) // stream.step_ms - start_row :] = tape_rows(candles, pivots, since, stream)
-    return Tape(
-        step_ms=stream.step_ms,
-        first_row=start_row,
-        rows=rows,
-        superseded=superseded(candles, revisions, pivots, span, stream, moment),
-    )
+    first_row, end_row = to_ms(origin) // step_ms, to_ms(window.end) // step_ms
+    contents = _bring_up_to(con, file, stream, first_row, end_row)
+    start_row = max(to_ms(window.start) // step_ms, first_row)
+    rows = _map(file, start_row - first_row, end_row - start_row)
+    changes = [change for change in contents.changes if change.until_ms <= until_ms]
+    laid = _read_changes(file, contents.changes)
+    held_ms = contents.end_row * step_ms
+    if until_ms > held_ms:  # known before the close of the next row
+        late = changes_between(con, stream, from_ms(held_ms), from_ms(until_ms))
+        changes, laid = [*changes, *late], [*laid, *(changed_rows(con, stream, change) for change in late)]
+    superseded = []
+    for change, now in zip(changes, laid, strict=False):
+        low, high = max(change.first_row, start_row), min(change.end_row, end_row)
+        if low < high:
+            before = rows[low - start_row : high - start_row].copy()
+            superseded.append(Superseded(first_row=low, rows=before, until_ms=change.until_ms))
+            rows[low - start_row : high - start_row] = now[low - change.first_row : high - change.first_row]
+    return Tape(step_ms=step_ms, first_row=start_row, rows=rows, superseded=superseded)
 
 
-def known(
-    con: duckdb.DuckDBPyConnection, stream: Stream, window: Window, moment: datetime
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, datetime | None]:
-    """Candles, revisions and pivots that rows of `window` are made of, as recorded at or before `moment`.
-
-    The last one is the open time of the first candle of which something was recorded after the window's end; None
-    where nothing was.
-    """
-    reach = Window(start=indicators.anchor(window.start, stream.step), end=window.end)
-    stored, revisions = read_candles(con, stream, reach), read_revisions(con, stream, reach)
-    later = pl.concat([frame.select("open_time", "recorded_at") for frame in (stored, revisions)]).filter(
-        pl.col("recorded_at") > window.end
-    )
-    changed = later["open_time"].min()
-    assert changed is None or isinstance(changed, datetime)
-    known_revisions = revisions.filter(pl.col("superseded_at") <= moment)
-    return as_of(stored, revisions, moment), known_revisions, pivots_for(con, stream, window), changed
-
-
-def pivots_for(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
-    """Pivots confirmed in (start, end], in the order of their confirmation, and before them the newest of each type."""
-    return select(
-        con,
-        """
-        select *, rowid as emitted
-        from pivots
-        where venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
-          and confirmed_at > $start
-          and confirmed_at <= $until
-        union all
-        (
-            select *, rowid as emitted
-            from pivots
-            where venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
-              and confirmed_at <= $start
-            qualify row_number() over (partition by pivot_type order by confirmed_at desc) = 1
-        )
-        order by confirmed_at, emitted
-        """,
-        start=window.start,
-        until=window.end,
-        **stream_key(stream),
-    )
-
-
-def _bring_up_to(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, first_row: int, end_row: int) -> None:
+def _bring_up_to(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, first_row: int, end_row: int) -> _Contents:
+    """What the files hold once they reach to `end_row`, or further."""
     contents = _contents(file)
     if contents is None or contents.first_row != first_row or not _is_of(con, stream, contents):
         contents = _Contents(layout=LAYOUT, source="", first_row=first_row, end_row=first_row)
     if contents.end_row >= end_row:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    until = from_ms(end_row * stream.step_ms)
-    since = from_ms(contents.end_row * stream.step_ms)
-    start = max(_earliest_change(con, stream, since, until), from_ms(first_row * stream.step_ms))
+        return contents
     try:
-        with file.open("r+b" if file.exists() else "w+b") as handle:
-            for month in Window(start=start, end=until).months():
-                handle.seek((to_ms(month.start) // stream.step_ms - first_row) * len(COLUMNS) * 4)
-                candles, pivots = _known_at(con, stream, month, until)
-                handle.write(tape_rows(candles, pivots, month, stream).tobytes())
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary = file.with_name(f".contents.{os.getpid()}")
-        source = _source(con, stream, end_row)
-        contents = _Contents(layout=LAYOUT, source=source, first_row=first_row, end_row=end_row)
-        temporary.write_text(json.dumps(asdict(contents)))
-        temporary.rename(file.with_name("contents.json"))
+        return _extend(con, file, stream, contents, end_row)
     except OSError as error:
         raise HomeUnwritable(
             f"the tape of {stream} cannot be written to {file}: {error}. Make room and run the same command again;"
@@ -150,73 +94,102 @@ def _bring_up_to(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, fir
         ) from error
 
 
-def _known_at(
-    con: duckdb.DuckDBPyConnection, stream: Stream, month: Window, until: datetime
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The candles that rows of `month` are made of, in the revisions current at `until`, and the pivots."""
-    reach = Window(start=indicators.anchor(month.start, stream.step), end=month.end)
-    candles = as_of(read_candles(con, stream, reach), read_revisions(con, stream, reach), until)
-    return candles, pivots_for(con, stream, month)
+def _extend(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, contents: _Contents, end_row: int) -> _Contents:
+    """Writes the rows up to `end_row`, and what changed by then, behind those that are there."""
+    since, until = (from_ms(row * stream.step_ms) for row in (contents.end_row, end_row))
+    beside, named = file.with_name("changes.f32"), file.with_name("contents.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if contents.end_row == contents.first_row:  # made anew, beside what others may have mapped
+        for old in (named, file, beside):
+            old.unlink(missing_ok=True)
+    months = (rows_at_their_close(con, stream, month) for month in Window(start=since, end=until).months())
+    _write(file, contents.end_row - contents.first_row, months)
+    late = changes_between(con, stream, since, until)
+    if late:
+        _write(beside, _count(contents.changes), (changed_rows(con, stream, change) for change in late))
+    contents = _Contents(
+        layout=LAYOUT,
+        source=_source(con, stream, contents.first_row, end_row),
+        first_row=contents.first_row,
+        end_row=end_row,
+        changes=(*contents.changes, *late),
+    )
+    temporary = file.with_name(f".contents.{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(contents)))
+    temporary.rename(named)
+    return contents
+
+
+def _write(file: Path, place: int, parts: Iterable[Frames]) -> None:
+    """Writes the parts from row `place` on."""
+    with file.open("r+b" if file.exists() else "w+b") as handle:
+        handle.seek(place * ROW_BYTES)
+        for rows in parts:
+            handle.write(rows.data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _map(file: Path, place: int, count: int) -> Frames:
+    """Rows of a file, of which those that are written to become a copy in memory; what others append is not in them."""
+    if count <= 0:
+        return np.empty((0, len(COLUMNS)), np.float32)
+    shape = (count, len(COLUMNS))
+    return np.memmap(file, np.float32, "c", offset=place * ROW_BYTES, shape=shape).view(np.ndarray)
+
+
+def _read_changes(file: Path, changes: Sequence[Change]) -> list[Frames]:
+    """The rows of each change."""
+    rows = _map(file.with_name("changes.f32"), 0, _count(changes))
+    return np.split(rows, np.cumsum([change.size for change in changes])[:-1]) if changes else []
+
+
+def _count(changes: Iterable[Change]) -> int:
+    return sum(change.size for change in changes)
 
 
 def _contents(file: Path) -> _Contents | None:
     """What the tape holds; None when it has to be made again."""
     try:
         contents = _Contents(**json.loads(file.with_name("contents.json").read_text()))
-        whole = file.stat().st_size >= (contents.end_row - contents.first_row) * len(COLUMNS) * 4
+        contents = replace(contents, changes=tuple(Change(*change) for change in contents.changes))
+        is_whole = file.stat().st_size >= (contents.end_row - contents.first_row) * ROW_BYTES
+        if contents.changes:
+            is_whole &= file.with_name("changes.f32").stat().st_size >= _count(contents.changes) * ROW_BYTES
     except (OSError, ValueError, TypeError):
         return None
-    return contents if contents.layout == LAYOUT and whole else None
+    return contents if contents.layout == LAYOUT and is_whole else None
 
 
 def _is_of(con: duckdb.DuckDBPyConnection, stream: Stream, contents: _Contents) -> bool:
-    """Whether a tape was made from these tables, and from no more than what they hold."""
+    """Whether a tape was made from these tables, and from no more than what they hold.
+
+    A change that the file does not know of came in later than it says, and was in no row that it would have reached.
+    """
     mark = pivot_mark(con, stream)
     held = to_ms(mark.as_of) // stream.step_ms if mark else 0
-    return contents.end_row <= held and contents.source == _source(con, stream, contents.end_row)
+    if contents.end_row > held or contents.source != _source(con, stream, contents.first_row, contents.end_row):
+        return False
+    looked_row = max(contents.end_row - LOOKED_AT, contents.first_row)
+    opened, end = (from_ms(row * stream.step_ms) for row in (looked_row, contents.end_row))
+    found = set(changes_between(con, stream, EPOCH, end, opened))
+    laid = {change for change in contents.changes if change.first_row >= looked_row}
+    return laid <= found and {change.until_ms for change in found} <= {change.until_ms for change in contents.changes}
 
 
-def _source(con: duckdb.DuckDBPyConnection, stream: Stream, end_row: int) -> str:
-    """A short name for the tables behind a tape up to `end_row`: another warehouse, or other pivots, have another."""
+def _source(con: duckdb.DuckDBPyConnection, stream: Stream, first_row: int, end_row: int) -> str:
+    """A short name for the tables behind a tape: another warehouse, or other pivots, have another."""
+    first, since, until = (from_ms(row * stream.step_ms) for row in (first_row, end_row - NAMED_BY, end_row))
     found = con.execute(
         f"""
         select count(*), bit_xor(hash(pivot_time, price)), (
-          select arg_min(open, open_time)
+          select any_value(open)
           from candles
-          where {OF_STREAM}
+          where {OF_STREAM} and open_time = $first
         )
         from pivots
-        where {OF_STREAM} and confirmed_at <= $until
+        where {OF_STREAM} and confirmed_at > $since and confirmed_at <= $until
         """,
-        {"until": from_ms(end_row * stream.step_ms), **stream_key(stream)},
+        {"first": first, "since": since, "until": until, **stream_key(stream)},
     ).fetchall()
     return hashlib.blake2b(repr(found).encode(), digest_size=8).hexdigest()
-
-
-def _earliest_change(con: duckdb.DuckDBPyConnection, stream: Stream, since: datetime, until: datetime) -> datetime:
-    """The open time of the first candle that changed, or arrived, in (since, until], at most `since`."""
-    found = select(
-        con,
-        """
-        select least(min(open_time), $since) as open_time
-        from (
-            select open_time, recorded_at
-            from candles
-            where venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
-            union all
-            select open_time, recorded_at
-            from candle_revisions
-            where venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
-        )
-        where recorded_at > $since
-          and recorded_at <= $until
-        """,
-        since=since,
-        until=until,
-        **stream_key(stream),
-    )["open_time"][0]
-    return found or since

@@ -8,12 +8,13 @@ import polars as pl
 from hindsight.inference.trading import TradingSums, combine
 from hindsight.store.rows import select
 
+DAYS = 30  # UTC days that are looked back on, the newest among them
 LEARNER = ("model", "venue", "symbol", "timeframe")
 SUMS = tuple(field.name for field in fields(TradingSums))
 
 
 def trading_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Per model and stream: since when it has traded, and what that came to over all days (see `TradingSums`).
+    """Per model and stream: its first of the newest DAYS days, and what trading came to since (see `TradingSums`).
 
     decisions, net_return, sharpe (per year), max_drawdown, hit_rate, turnover (units per day), time_in_market.
     """
@@ -53,17 +54,21 @@ def _figures(days: pl.DataFrame) -> dict[str, float | None]:
 
 
 def _sums_by_day(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """The sums of `TradingSums` per model, stream and UTC day, and `step_ms`, how long a position is held at least."""
+    """The sums of `TradingSums` per model, stream and UTC day, and `step_ms`, how long a position is held at least.
+
+    However long it has traded, no more than the newest DAYS days are read.
+    """
     return select(
         con,
-        """
+        f"""
         with steps as (
           select model, venue, symbol, timeframe, made_at, make_timestamp(epoch_us(made_at))::date as day,
                  epoch_ms(settled_at) - epoch_ms(made_at) as step_ms, reward::double as reward,
                  (action - 1) * (exp(log_return::double) - 1) as gain, action <> 1 as is_held,
                  abs(action - previous) as turnover,
                  if(reward > -1, ln(1 + reward::double), '-infinity'::double) as growth
-          from experiences),
+          from experiences
+          where made_at >= (select date_trunc('day', max(made_at)) - interval {DAYS - 1} days from experiences)),
         stood as (
           select *, sum(growth) over so_far as equity
           from steps

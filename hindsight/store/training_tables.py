@@ -105,7 +105,7 @@ def times_used(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, since
 
 
 def read_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> pl.DataFrame:
-    """Every checkpoint on record, in the order of its id."""
+    """Every checkpoint that is there, and those that have served, in the order of their ids."""
     return select(
         con,
         """
@@ -123,7 +123,7 @@ def read_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream)
 
 
 def replace_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
-    """Puts `frame` in the place of all the model's checkpoints of the stream; it is small."""
+    """Puts `frame` in the place of all the model's checkpoints of the stream; few are kept."""
     con.execute(
         """
         delete from checkpoints

@@ -115,6 +115,8 @@ class Warehouse:
             con.begin()
             if found == 2:  # its training steps knew no trigger but two, and a check cannot be changed
                 con.execute("alter table training_steps rename to older_steps")
+            if _has_column(con, "checkpoints", "prequential_loss"):  # older than version 3: no other metric was known
+                con.execute("alter table checkpoints rename prequential_loss to metric_value")
             con.execute(files("hindsight.store").joinpath("schema.sql").read_text())
             if found == 2:
                 con.execute("insert into training_steps by name select * from older_steps")
@@ -171,6 +173,11 @@ def _version(con: duckdb.DuckDBPyConnection) -> int | None:
     except duckdb.CatalogException:
         return None
     return rows[0][0] if rows else None
+
+
+def _has_column(con: duckdb.DuckDBPyConnection, table: str, column: str) -> bool:
+    named = "select 1 from duckdb_columns() where table_name = $table and column_name = $column"
+    return bool(con.execute(named, {"table": table, "column": column}).fetchall())
 
 
 def _roll_back(con: duckdb.DuckDBPyConnection) -> None:

@@ -31,7 +31,8 @@ class CheckpointInfo:
     schema_hash: str
     model_config: str
     hyperparameters: dict[str, float]
-    prequential_loss: float | None
+    metric: str
+    metric_value: float | None
     scored: int
 
 

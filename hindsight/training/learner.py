@@ -10,6 +10,7 @@ from torch import nn
 from hindsight.errors import CheckpointUnreadable
 from hindsight.inference.shape import FrameShape
 from hindsight.training.checkpoints import Tensors
+from hindsight.training.metrics import Metric
 from hindsight.training.models.registry import model_of
 from hindsight.training.objective import Objective
 from hindsight.training.step import Hyperparameters, make_optimizer
@@ -30,6 +31,7 @@ class Learner:
     device: torch.device
     hyper: Hyperparameters
     objective: Objective
+    metric: Metric
     serving: nn.Module | None = None  # the champion: predicts beside the average, and does not learn
     serving_id: int = -1
     seconds_inside: float = 0.0  # forward, backward, optimizer
@@ -52,6 +54,7 @@ def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape:
         device=device,
         hyper=hyper,
         objective=kind.objective,
+        metric=kind.metric,
     )
 
 

@@ -30,10 +30,10 @@ from hindsight.inference.predictions import (
     log_loss,
     of_what_came,
     trend_predicted,
-    window_loss,
 )
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
+from hindsight.training.metrics import Measured
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
 from hindsight.training.step import LOSS_PARTS, Loss, to_tensors
@@ -74,13 +74,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """Weights and optimizer after a step, and the prequential loss that brought them there."""
+    """Weights and optimizer after a step, and how well they and those before them had done, by the model's metric."""
 
     number: int
     event_row: int
     tensors: dict[str, torch.Tensor]
-    prequential_loss: float
-    scored: int
+    measured: Measured
 
 
 class Retrained(NamedTuple):
@@ -160,14 +159,12 @@ def learn_rows(
                 )
             )
             if learner.number % cadence.snapshot_every == 0:
-                prequential, scored = window_loss(labels, memory.predictions, memory.made, row, cadence.score_window)
                 learned.snapshots.append(
                     Snapshot(
                         number=learner.number,
                         event_row=row,
                         tensors=snapshot(learner),
-                        prequential_loss=prequential,
-                        scored=scored,
+                        measured=learner.metric.measure(labels, memory, learner.hyper, row, cadence.score_window),
                     )
                 )
         if drift is not None:

@@ -3,7 +3,7 @@
 Legend: N references, one per tape row from `first_row` on; D width of a hidden state; E extras.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,3 +29,8 @@ class Memory:
     checkpoint: NDArray[np.int32]  # [N] that made it
     uses: NDArray[np.int16]  # [N] times trained on
     trained_as_candle: int  # every reference before this row has been *new* in a candle step
+    priorities: NDArray[np.float64] = field(init=False)  # [N] of experiences; NaN: not known, or there is none
+    prioritised: int = field(init=False, default=0)  # every experience before this position has its priority
+
+    def __post_init__(self) -> None:
+        self.priorities = np.full(len(self.made), np.nan)

@@ -10,7 +10,7 @@ of a target that follows slowly: Lillicrap et al. 2015, "Continuous control with
 https://arxiv.org/abs/1509.02971, §3
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,15 +28,17 @@ from hindsight.inference.references import inference_ids
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
+from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.objective import SUPERVISED
-from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, to_tensors, train_step, weighted_mean
+from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, train_step, weighted_mean
 from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
 
 if TYPE_CHECKING:
     from hindsight.training.learner import Learner
 
 HIGH_SHARE = 0.25  # of what replay may draw that is of high priority
+BASIS_POINTS = 10_000  # in one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,31 +62,30 @@ class QLearning:
 
     def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
         """The quarter of highest priority among what settled of the references made at rows [since, row)."""
-        start, stop = max(since - memory.first_row, 0), max(row - memory.first_row, 0)
-        at = np.flatnonzero(traded(memory)[start:stop]) + start
-        settled = settle(labels, memory, at, row, learner.hyper)
-        known = np.isfinite(settled.td_error)
-        at, earned = at[known], settled.reward[known] / memory.norm_params[at[known], 1]
-        is_high = np.zeros(len(memory.made), np.bool_)
-        if len(at):
-            priorities = priority(settled.td_error[known], earned, ExperienceRule())
-            others = len(at) - int(len(at) * HIGH_SHARE)
-            is_high[at] = priorities > np.partition(priorities, others - 1)[others - 1]
+        stop = prioritise(memory, labels, row, learner.hyper)
+        span = slice(max(since - memory.first_row, 0), stop)
+        priorities, is_high = memory.priorities[span], np.zeros(len(memory.made), np.bool_)
+        count = int(np.count_nonzero(~np.isnan(priorities)))
+        if count:
+            others = count - int(count * HIGH_SHARE)
+            is_high[span] = priorities > np.partition(priorities, others - 1)[others - 1]  # NaN comes last
         return is_high
 
     def batch(
         self, learner: "Learner", blocks: Blocks, labels: Labels, memory: Memory, rows: Rows, weights: Frames, row: int
     ) -> ValueBatch:
-        at = rows - memory.first_row
-        found = transitions(labels, memory, at, row, learner.hyper)
-        then = blocks.gather(found.next_at + memory.first_row, memory.norm_params[found.next_at])
+        count = len(rows)
+        found = transitions(labels, memory, rows - memory.first_row, row, learner.hyper)
+        # The frames at both ends are gathered at once. Nobody asks for the answers at the other one.
+        both, weights = np.concatenate([rows, found.next_at + memory.first_row]), np.concatenate([weights, weights])
+        batch = SUPERVISED.batch(learner, blocks, labels, memory, both, weights, row)
 
         def tensor(values: ArrayLike) -> Tensor:
             return torch.from_numpy(np.asarray(values, np.float32)).to(learner.device, non_blocking=True)
 
         return ValueBatch(
-            answers=SUPERVISED.batch(learner, blocks, labels, memory, rows, weights, row),
-            next_frame=to_tensors(then, learner.device),
+            answers=first_of(batch, count),
+            next_frame=batch.frame.map(lambda block: block[count:]),
             rewards_B3=tensor(found.rewards_B3),
             reached_B3=torch.from_numpy(found.reached_B3).to(learner.device),
             discount_B=tensor(found.discount_B),
@@ -112,7 +113,7 @@ class QLearning:
         due = np.arange(
             max(first - hyper.predict_every - memory.first_row, 0), end - hyper.predict_every - memory.first_row
         )
-        at = due[traded(memory)[due]]
+        at = due[traded(memory, due)]
         settled = settle(labels, memory, at, end - 1, hyper)
         usable = np.isfinite(settled.reward)
         at, log_return, reward, td_error = at[usable], *(each[usable] for each in settled)
@@ -137,6 +138,29 @@ class QLearning:
         }
 
 
+def first_of(batch: Batch, count: int) -> Batch:
+    """The first `count` examples of a batch."""
+    frame = batch.frame.map(lambda block: block[:count])
+    answers = {each.name: getattr(batch, each.name) for each in fields(batch) if each.name != "frame"}
+    return Batch(frame=frame, **{name: values[:count] for name, values in answers.items()})
+
+
+def prioritise(memory: Memory, labels: Labels, row: int, hyper: Hyperparameters) -> int:
+    """The position up to which experiences can have settled at the close of `row`. All before it have their priority
+    from now on: what a position came to never changes once both its ends are known, so none is looked at twice.
+    """
+    stop = max(row + 1 - hyper.predict_every - memory.first_row, 0)
+    at = np.arange(memory.prioritised, stop)
+    if len(at):
+        at = at[traded(memory, at)]
+        settled = settle(labels, memory, at, row, hyper)
+        known = np.isfinite(settled.td_error)
+        at, earned = at[known], settled.reward[known] / memory.norm_params[at[known], 1]
+        memory.priorities[at] = priority(settled.td_error[known], earned, ExperienceRule())
+        memory.prioritised = stop
+    return stop
+
+
 @torch.no_grad()
 def targets(learner: "Learner", batch: ValueBatch) -> Tensor:
     """[B, 3] what each position turned out to be worth: rewards, and the value of what follows."""
@@ -152,4 +176,15 @@ def worth(output: ModelOutput) -> Tensor:
     return output.extras_BE
 
 
+def net_return(labels: Labels, memory: Memory, hyper: Hyperparameters, row: int, window: int) -> Measured:
+    """What the positions of references whose next close came at the last `window` closes earned on average, in basis
+    points of the equity, net of costs."""
+    stop = max(row + 1 - hyper.predict_every - memory.first_row, 0)
+    at = np.arange(max(stop - window, 0), stop)
+    reward = settle(labels, memory, at[traded(memory, at)], row, hyper).reward
+    reward = reward[np.isfinite(reward)]
+    return Measured(BASIS_POINTS * float(reward.mean()) if len(reward) else np.nan, len(reward))
+
+
 Q_LEARNING = QLearning()
+NET_RETURN = Metric(name="net bp per decision", direction="higher", measure=net_return)

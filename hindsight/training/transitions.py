@@ -1,7 +1,8 @@
 """Transitions: what the positions of references earned, and would have earned, as far as known at an event.
 
-Legend: N references of a memory, B of them chosen, by position in it. Positions and their rewards are those of
-`inference.positions` and `inference.trading`; a position is held to the next close at which a prediction is due.
+Legend: N references of a memory, B of them chosen, by position in it; S rewards of each. Positions and their rewards
+are those of `inference.positions` and `inference.trading`; a position is held to the next close at which a prediction
+is due.
 
 A trader this small does not move the market, so that the rewards of all nine (position held before, action) are known
 once one of them is. As q[previous][action] = worth[action] − cost · |action − previous|, three numbers hold all nine:
@@ -63,29 +64,31 @@ def transitions(labels: Labels, memory: Memory, at: Rows, row: int, hyper: Hyper
     close without a reference; where that is the first, nothing is known.
     Source: Hessel et al. 2017, "Rainbow", https://arxiv.org/abs/1710.02298, multi-step learning
     """
-    every, scale = hyper.predict_every, memory.norm_params[at, 1].astype(np.float64)
-    each = np.arange(len(at))[:, None]
-    position = np.tile(np.arange(3), (len(at), 1))
-    rewards, reached, next_at = np.zeros((len(at), 3)), position, at
-    discount, goes_on = np.ones(len(at)), np.ones(len(at), np.bool_)
-    for nth in range(hyper.return_steps):
-        start = at + nth * every
-        log_return = returns_to_next(labels, start, row, every)
-        goes_on = goes_on & np.isfinite(log_return) & _is_made(memory, start + every, row)
-        start = np.where(goes_on, start, at)
-        action = _followed(memory, start, hyper)[each, position] if nth else position
-        reward = rewards_of_all(log_return, hyper.trading_cost)[each, position, action]
-        rewards = rewards + np.where(goes_on[:, None], hyper.discount**nth * reward, 0)
-        position = np.where(goes_on[:, None], action, position)
-        reached, next_at = position, np.where(goes_on, start + every, next_at)
-        discount = np.where(goes_on, hyper.discount ** (nth + 1), discount)
+    every, steps, cost = hyper.predict_every, hyper.return_steps, hyper.trading_cost
+    start_SB = at + every * np.arange(steps)[:, None]
+    log_return = returns_to_next(labels, start_SB.ravel(), row, every)
+    comes = np.isfinite(log_return) & _is_made(memory, start_SB.ravel() + every, row)
+    goes_on_SB = np.logical_and.accumulate(comes.reshape(start_SB.shape))
+    reward_SB33 = rewards_of_all(log_return, cost).reshape(*start_SB.shape, 3, 3)
+    later = np.where(goes_on_SB, start_SB, at)[1:]
+    followed = _followed(memory, later.ravel(), hyper).reshape(*later.shape, 3)
+    position_B3 = np.tile(np.arange(3), (len(at), 1))
+    rewards_B3, each = np.zeros((len(at), 3)), np.arange(len(at))[:, None]
+    for nth, goes_on_B in enumerate(goes_on_SB):
+        action_B3 = followed[nth - 1][each, position_B3] if nth else position_B3
+        reward_B3 = reward_SB33[nth][each, position_B3, action_B3]
+        rewards_B3 += np.where(goes_on_B[:, None], hyper.discount**nth * reward_B3, 0)
+        position_B3 = np.where(goes_on_B[:, None], action_B3, position_B3)
+    count_B, scale_B = goes_on_SB.sum(axis=0), memory.norm_params[at, 1].astype(np.float64)
+    next_at = at + every * count_B
+    discount_B = np.array([hyper.discount**nth for nth in range(steps + 1)])[count_B]
     return Transitions(
-        rewards_B3=rewards / scale[:, None],
-        reached_B3=reached,
+        rewards_B3=rewards_B3 / scale_B[:, None],
+        reached_B3=position_B3,
         next_at=next_at,
-        discount_B=discount * memory.norm_params[next_at, 1] / scale,
+        discount_B=discount_B * memory.norm_params[next_at, 1] / scale_B,
         cost_B=_cost(memory, next_at, hyper),
-        known_B=next_at > at,
+        known_B=count_B > 0,
     )
 
 
@@ -113,9 +116,9 @@ def settle(labels: Labels, memory: Memory, at: Rows, row: int, hyper: Hyperparam
     return Settled(log_return, reward, np.where(goes_on, td_error, np.nan))
 
 
-def traded(memory: Memory) -> Bools:
-    """Which references [N] hold a position on record."""
-    return memory.made & np.isfinite(memory.extras[:, ACTION])
+def traded(memory: Memory, at: Rows) -> Bools:
+    """Which of the references at positions `at` hold a position on record."""
+    return memory.made[at] & np.isfinite(memory.extras[at, ACTION])
 
 
 def returns_to_next(labels: Labels, at: Rows, row: int, every: int) -> Floats:
@@ -124,7 +127,7 @@ def returns_to_next(labels: Labels, at: Rows, row: int, every: int) -> Floats:
     span = np.where(known, at, 0)[:, None] + np.arange(every)
     span = np.minimum(span, len(labels.candle.usable) - 1)
     usable = known & labels.candle.usable[span].all(axis=1)
-    return np.where(usable, labels.candle.log_returns[span, 3].sum(axis=1, dtype=np.float64), np.nan)
+    return np.where(usable, labels.candle.log_returns[span, 3].astype(np.float64).sum(axis=1), np.nan)
 
 
 def _is_made(memory: Memory, at: Rows, row: int | None = None) -> Bools:

@@ -23,6 +23,7 @@ from hindsight.market.streams import Window, from_ms, to_ms
 from hindsight.settings import Settings
 from hindsight.store import tape as tapes
 from hindsight.store.market_tables import pivot_mark
+from hindsight.store.tape_changes import pivots_for
 from hindsight.store.warehouse import Warehouse
 
 FIRST_ROW = 28_000_000
@@ -130,7 +131,7 @@ def venue(venue_home: Settings, tmp_path_factory: pytest.TempPathFactory) -> tup
         assert mark is not None
         span = Window(start=mark.since, end=mark.as_of)
         tape = tapes.load(con, folder, stream, span, mark.since)
-        return tape.first_row, tape.first_known(tape.first_row, tape.end_row), tapes.pivots_for(con, stream, span)
+        return tape.first_row, tape.first_known(tape.first_row, tape.end_row), pivots_for(con, stream, span)
 
 
 def test_labels_of_the_simulated_venue_are_those_of_ten_plain_lines(venue: tuple[int, np.ndarray, pl.DataFrame]):

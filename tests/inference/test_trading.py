@@ -17,7 +17,6 @@ from hindsight.inference.trading import (
     combine,
     rewards_of,
     rewards_of_all,
-    trading_sums,
 )
 
 FIRST_ROW = 28_000_000
@@ -46,6 +45,31 @@ def walk(count: int, seed: int, missing: float = 0.0) -> tuple[np.ndarray, np.nd
 
 def always(action: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([FLAT, *[action] * (count - 1)], np.int8), np.full(count, action, np.int8)
+
+
+def sums_of(log_return: np.ndarray, previous: np.ndarray, actions: np.ndarray, cost: TradingCost) -> TradingSums:
+    """The sums over closes in order, joined one by one; those without a reward are left out."""
+    rewards = rewards_of(log_return, previous, actions, cost)
+    known = np.isfinite(rewards)
+    closes = zip(*(each[known].tolist() for each in (log_return, previous, actions, rewards)), strict=True)
+    return combine(one_close(*close, cost) for close in closes)
+
+
+def one_close(log_return: float, before: int, after: int, reward: float, cost: TradingCost) -> TradingSums:
+    growth = math.log1p(reward) if reward > -1 else -math.inf  # a short position can lose more than all
+    return TradingSums(
+        candles=1,
+        held=int(after != FLAT),
+        hits=int((after - FLAT) * log_return > 0),
+        turnover=abs(after - before),
+        reward_sum=reward,
+        reward_square_sum=reward**2,
+        cost_sum=cost.per_turnover * abs(after - before),
+        log_growth=growth,
+        log_peak=max(growth, 0.0),
+        log_low=min(growth, 0.0),
+        log_drawdown=max(-growth, 0.0),
+    )
 
 
 def assert_close(found: TradingSums, expected: TradingSums) -> None:
@@ -117,15 +141,15 @@ def test_no_edge_loses_exactly_its_costs():
     log_return, previous, actions = walk(2000, 5)
     for returns in (np.zeros(2000), log_return):
         sums, mirrored = (
-            trading_sums(returns, before, after, CENT)
+            sums_of(returns, before, after, CENT)
             for before, after in ((previous, actions), (LONG - previous, LONG - actions))
         )
         assert sums.turnover == mirrored.turnover > 1000
         assert sums.reward_sum + mirrored.reward_sum == pytest.approx(-2 * 0.01 * sums.turnover, rel=1e-12)
-    flat = trading_sums(np.zeros(2000), previous, actions, CENT)
+    flat = sums_of(np.zeros(2000), previous, actions, CENT)
     assert flat.reward_sum == pytest.approx(-flat.cost_sum, rel=1e-12)
     assert flat.hits == 0
-    assert trading_sums(np.zeros(2000), previous, actions, FREE).net_return == 0
+    assert sums_of(np.zeros(2000), previous, actions, FREE).net_return == 0
 
 
 def test_who_knows_nothing_loses_its_costs_within_noise():
@@ -133,30 +157,30 @@ def test_who_knows_nothing_loses_its_costs_within_noise():
     for seed in range(300):
         log_return, previous, actions = walk(500, seed)
         fair = np.log1p(log_return)  # the mean simple return is 0
-        sums = trading_sums(fair, previous, actions, CENT)
+        sums = sums_of(fair, previous, actions, CENT)
         gains.append(sums.reward_sum + sums.cost_sum)
     assert abs(np.mean(gains)) < 3 * np.std(gains) / math.sqrt(300)
 
 
 def test_always_long_is_buy_and_hold_less_one_entry():
     log_return = walk(1000, 8)[0]
-    sums = trading_sums(log_return, *always(LONG, 1000), CENT)
+    sums = sums_of(log_return, *always(LONG, 1000), CENT)
     growth, first = math.exp(log_return.sum()), math.exp(log_return[0])
     assert sums.turnover == 1
     # The entry is paid at the first close, out of what then grows no more.
     assert sums.net_return == pytest.approx(growth - 1 - 0.01 * growth / first, rel=1e-9)
-    assert sums.summed_return == pytest.approx(np.expm1(log_return).sum() - 0.01, rel=1e-9)
-    assert trading_sums(log_return, *always(LONG, 1000), FREE).net_return == pytest.approx(growth - 1, rel=1e-9)
+    assert sums.reward_sum == pytest.approx(np.expm1(log_return).sum() - 0.01, rel=1e-9)
+    assert sums_of(log_return, *always(LONG, 1000), FREE).net_return == pytest.approx(growth - 1, rel=1e-9)
 
 
 # Figures ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_figures_of_a_known_series_are_those_by_hand():
-    sums = trading_sums(log_returns(CLOSES), BEFORE, HELD, CENT)
+    sums = sums_of(log_returns(CLOSES), BEFORE, HELD, CENT)
     assert (sums.candles, sums.held, sums.hits, sums.turnover) == (7, 6, 3, 7)
     assert sums.cost_sum == pytest.approx(0.07)
-    assert sums.summed_return == pytest.approx(1.23)
+    assert sums.reward_sum == pytest.approx(1.23)
     assert sums.net_return == pytest.approx(1.09 * 0.90 * 0.78 * 0.99 * 1.49 * 1.98 - 1)
     assert sums.max_drawdown == pytest.approx(1 - 0.90 * 0.78 * 0.99), "from the first close to the fourth"
     assert sums.hit_rate == pytest.approx(1 / 2)
@@ -168,19 +192,19 @@ def test_the_figures_of_a_known_series_are_those_by_hand():
 
 def test_sharpe_of_two_rewards_by_hand():
     """Mean 1 %, standard deviation √2 × 2 %: 0.3536 a day, 6.755 a year."""
-    sums = trading_sums(np.log([1.03, 0.99]), *always(LONG, 2), FREE)
+    sums = sums_of(np.log([1.03, 0.99]), *always(LONG, 2), FREE)
     assert sums.sharpe(86_400_000) == pytest.approx(math.sqrt(365) / math.sqrt(8))
 
 
 @pytest.mark.parametrize("reward", [0.0, 0.001, -0.3, 1e-9])
 def test_rewards_that_do_not_vary_have_no_sharpe(reward: float):
-    sums = trading_sums(np.full(1000, math.log1p(reward)), *always(LONG, 1000), FREE)
+    sums = sums_of(np.full(1000, math.log1p(reward)), *always(LONG, 1000), FREE)
     assert math.isnan(sums.sharpe(STEP_MS))
     assert math.isnan(combine([sums] * 50).sharpe(STEP_MS))
 
 
 def test_one_candle_has_figures_and_no_sharpe():
-    sums = trading_sums(np.log([1.1]), np.array([FLAT]), np.array([SHORT]), CENT)
+    sums = sums_of(np.log([1.1]), np.array([FLAT]), np.array([SHORT]), CENT)
     assert sums.net_return == pytest.approx(-0.11)
     assert sums.max_drawdown == pytest.approx(0.11), "the start counts as a peak"
     assert sums.hit_rate == 0
@@ -190,14 +214,14 @@ def test_one_candle_has_figures_and_no_sharpe():
 @pytest.mark.parametrize("count", [0, 50])
 def test_without_any_reward_nothing_is_claimed(count: int):
     _, previous, actions = walk(count, 1)
-    sums = trading_sums(np.full(count, np.nan), previous, actions, CENT)
+    sums = sums_of(np.full(count, np.nan), previous, actions, CENT)
     assert sums == TradingSums() == combine([])
-    assert sums.net_return == sums.summed_return == sums.max_drawdown == 0
+    assert sums.net_return == sums.reward_sum == sums.max_drawdown == 0
     assert all(map(math.isnan, (sums.hit_rate, sums.time_in_market, sums.sharpe(STEP_MS))))
 
 
 def test_who_never_trades_has_a_flat_line():
-    sums = trading_sums(walk(100, 2)[0], *always(FLAT, 100), CENT)
+    sums = sums_of(walk(100, 2)[0], *always(FLAT, 100), CENT)
     assert sums == TradingSums(candles=100)
     assert sums.time_in_market == 0
     assert math.isnan(sums.hit_rate)
@@ -205,9 +229,9 @@ def test_who_never_trades_has_a_flat_line():
 
 def test_a_short_position_can_lose_all_and_then_nothing_is_left():
     returns = np.log([1.1, 2.5, 0.5, 1.2])
-    whole = trading_sums(returns, *always(SHORT, 4), FREE)
+    whole = sums_of(returns, *always(SHORT, 4), FREE)
     assert (whole.net_return, whole.max_drawdown) == (-1, 1)
-    parts = [trading_sums(returns[[at]], np.array([SHORT]), np.array([SHORT]), FREE) for at in range(4)]
+    parts = [sums_of(returns[[at]], np.array([SHORT]), np.array([SHORT]), FREE) for at in range(4)]
     assert combine(parts).net_return == -1
     assert combine(parts).max_drawdown == 1
     assert combine([*parts, whole, *parts]).log_drawdown == math.inf
@@ -225,11 +249,10 @@ def test_costs_that_make_no_sense_are_refused(wrong: dict):
 @given(seed=st.integers(0, 1000), cuts=st.sets(st.integers(1, 199), max_size=12), missing=st.sampled_from([0, 0.2, 1]))
 def test_any_parts_combine_to_the_whole_in_any_grouping(seed: int, cuts: set[int], missing: float):
     log_return, previous, actions = walk(200, seed, missing)
-    whole = trading_sums(log_return, previous, actions, CENT)
+    whole = sums_of(log_return, previous, actions, CENT)
     edges = [0, *sorted(cuts), 200]
     parts = [
-        trading_sums(log_return[start:end], previous[start:end], actions[start:end], CENT)
-        for start, end in pairwise(edges)
+        sums_of(log_return[start:end], previous[start:end], actions[start:end], CENT) for start, end in pairwise(edges)
     ]
     assert_close(combine(parts), whole)
     half = len(parts) // 2
@@ -241,7 +264,7 @@ def test_any_parts_combine_to_the_whole_in_any_grouping(seed: int, cuts: set[int
 def test_a_fall_across_midnight_is_found():
     """No day by itself falls by more than a tenth."""
     returns = np.log([1.5, 0.9, 0.9, 1.2])
-    days = [trading_sums(part, np.full(2, LONG), np.full(2, LONG), FREE) for part in (returns[:2], returns[2:])]
+    days = [sums_of(part, np.full(2, LONG), np.full(2, LONG), FREE) for part in (returns[:2], returns[2:])]
     assert [day.max_drawdown for day in days] == pytest.approx([0.1, 0.1])
     assert combine(days).max_drawdown == pytest.approx(0.19)
 
@@ -256,8 +279,8 @@ def test_figures_are_those_of_ten_plain_lines():
             equity *= 1 + rewards[-1]
             peak = max(peak, equity)
             deepest = max(deepest, 1 - equity / peak)
-    sums = trading_sums(log_return, previous, actions, CENT)
+    sums = sums_of(log_return, previous, actions, CENT)
     assert sums.net_return == pytest.approx(equity - 1, rel=1e-9)
     assert sums.max_drawdown == pytest.approx(deepest, rel=1e-9)
-    assert sums.summed_return == pytest.approx(sum(rewards), rel=1e-9)
+    assert sums.reward_sum == pytest.approx(sum(rewards), rel=1e-9)
     assert sums.candles == len(rewards)

@@ -12,7 +12,7 @@ from hindsight.market.pivots import PivotState, advance
 from hindsight.market.streams import Stream, Window
 from hindsight.store.market_tables import append_pivots
 from hindsight.store.pivot_tables import pivots_before
-from hindsight.store.tape import pivots_for
+from hindsight.store.tape_changes import pivots_for
 from hindsight.store.warehouse import Warehouse
 
 START = datetime(2024, 1, 31, 22, tzinfo=UTC)

@@ -17,6 +17,7 @@ from hindsight.settings import Settings
 from hindsight.store import tape as tapes
 from hindsight.store.market_tables import pivot_mark, read_indicators
 from hindsight.store.rows import select
+from hindsight.store.tape_changes import rows_at_their_close
 from hindsight.store.warehouse import Warehouse
 
 MINUTE = timedelta(minutes=1)
@@ -167,6 +168,63 @@ def test_a_correction_rewrites_the_rows_from_its_candle_on_and_none_before(venue
     ).all()
 
 
+def test_the_files_only_grow_and_a_tape_in_use_stays_as_it_was(storm_home: Settings, copy_home):
+    """Corrections reach back hours, while a lesson may hold the rows that it has mapped."""
+    settings = copy_home(storm_home)
+    start = from_ms(load_tape(storm_home).first_row * 60_000)
+    held, written = [], b""
+    for cut in (600, 640, 650, 700, 801, 1000, 1021, 1022, 1300):
+        tape = load_tape(settings, start, start + cut * MINUTE)
+        held.append((tape, tape.rows.copy()))
+        assert tape_file(settings).read_bytes()[: len(written)] == written
+        written = tape_file(settings).read_bytes()
+    for tape, rows in held:
+        np.testing.assert_array_equal(tape.rows, rows)
+    at_close = np.frombuffer(written, np.float32).reshape(-1, len(COLUMNS))
+    np.testing.assert_array_equal(at_close, tape.first_known(tape.first_row, tape.end_row))
+
+
+def test_rows_taken_from_the_tables_an_hour_at_a_time_are_those_computed_at_once(storm_home: Settings):
+    """Two roads: the stored indicators where they were known at the close, and the candles everywhere else."""
+    stream, tape = storm_home.streams[0], load_tape(storm_home)
+    start, end = (from_ms(row * 60_000) for row in (tape.first_row, tape.end_row))
+    hours = [start + hour * 60 * MINUTE for hour in range(-((start - end) // (60 * MINUTE)))]
+    with Warehouse(path=storm_home.warehouse_path, lock_timeout_seconds=5).reading() as con:
+        whole = rows_at_their_close(con, stream, Window(start=start, end=end))
+        parts = [
+            rows_at_their_close(con, stream, Window(start=hour, end=min(hour + 60 * MINUTE, end))) for hour in hours
+        ]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_array_equal(whole, tape.first_known(tape.first_row, tape.end_row))
+
+
+def test_a_correction_from_before_the_end_of_the_file_that_is_stored_after_it_makes_the_tape_anew(
+    storm_home: Settings, copy_home
+):
+    """A longer candle's may be: known before a close, and delivered when the tape has passed it."""
+    settings = copy_home(storm_home)
+    before = load_tape(settings)
+    opens, known_at = (from_ms((before.end_row - back) * 60_000) for back in (300, 200))
+    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).writing() as con:
+        given = {"opens": opens, "known_at": known_at}
+        con.execute(
+            "insert into candle_revisions select * exclude (recorded_at), recorded_at, $known_at from candles"
+            " where open_time = $opens",
+            given,
+        )
+        con.execute(
+            "update candles set close = high + 1, high = high + 1, revision = revision + 1, recorded_at = $known_at"
+            " where open_time = $opens",
+            given,
+        )
+    after = load_tape(settings)
+    assert len(after.superseded) == len(before.superseded) + 1
+    changed = (after.rows != before.rows) & ~(np.isnan(after.rows) & np.isnan(before.rows))
+    assert changed.any(axis=1).argmax() == len(before.rows) - 300
+    tape_file(settings).unlink()
+    np.testing.assert_array_equal(load_tape(settings).rows, after.rows)
+
+
 def damage_nothing(settings: Settings) -> None:
     """The control."""
 
@@ -199,6 +257,20 @@ def other_start(settings: Settings) -> None:
     say(settings, json.dumps({**contents, "first_row": contents["first_row"] + 1}))
 
 
+def changes_file(settings: Settings) -> Path:
+    return tape_file(settings).with_name("changes.f32")
+
+
+def truncate_changes(settings: Settings) -> None:
+    with changes_file(settings).open("r+b") as handle:
+        handle.truncate(changes_file(settings).stat().st_size - 4)
+
+
+def say_of_changes(settings: Settings, change: Callable[[list], object]) -> None:
+    contents = json.loads(tape_file(settings).with_name("contents.json").read_text())
+    say(settings, json.dumps({**contents, "changes": change(contents["changes"])}))
+
+
 def further_than_recorded(settings: Settings) -> None:
     contents = json.loads(tape_file(settings).with_name("contents.json").read_text())
     with tape_file(settings).open("ab") as handle:
@@ -223,17 +295,25 @@ def further_than_recorded(settings: Settings) -> None:
             lambda settings: say(settings, '{"layout": 1, "first_row": "a", "end_row": null}'), id="wrong types"
         ),
         pytest.param(lambda settings: say(settings, '{"layout": "x"}'), id="fields missing"),
+        pytest.param(lambda settings: changes_file(settings).unlink(), id="changes missing"),
+        pytest.param(truncate_changes, id="changes truncated"),
+        pytest.param(lambda settings: say_of_changes(settings, lambda found: found[1:]), id="a change left out"),
+        pytest.param(
+            lambda settings: say_of_changes(settings, lambda found: [*found, [found[-1][0] + 1, *found[-1][1:]]]),
+            id="a change too many",
+        ),
+        pytest.param(lambda settings: say_of_changes(settings, lambda _: 1), id="no list of changes"),
     ],
 )
 def test_a_tape_that_is_not_what_its_json_says_is_made_again_from_the_tables(
     storm_home: Settings, copy_home, damage: Callable[[Settings], None]
 ):
     settings = copy_home(storm_home)
-    before = load_tape(settings)
+    before = load_tape(settings).rows.copy()
     bytes_before = tape_file(settings).read_bytes()
     damage(settings)
     after = load_tape(settings)
-    np.testing.assert_array_equal(after.rows, before.rows)
+    np.testing.assert_array_equal(after.rows, before)
     assert tape_file(settings).read_bytes()[: len(bytes_before)] == bytes_before
 
 

@@ -1,17 +1,25 @@
-"""What positions have earned, as DuckDB adds it up: against the sums of the domain, of one day and of all."""
+"""What positions have earned, as DuckDB adds it up: against plain lines, of one day and of many."""
 
+import io
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from rich.console import Console
 
-from hindsight.inference.trading import TradingCost, combine, rewards_of, trading_sums
+from hindsight.inference.trading import TradingCost, rewards_of
 from hindsight.market.streams import Stream
+from hindsight.printing import print_status
+from hindsight.settings import Settings
+from hindsight.status import status
 from hindsight.store.rows import insert
-from hindsight.store.trading import trading_scores
+from hindsight.store.trading import DAYS, trading_scores
 from hindsight.store.warehouse import Warehouse
 
 ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
@@ -66,25 +74,55 @@ def test_without_experience_there_is_nothing_to_show(warehouse: Warehouse):
 def test_what_was_earned_is_what_the_domain_adds_up(
     warehouse: Warehouse, seed: int, first: int, end: int, midnights: list[int]
 ):
-    traded = experience(warehouse, seed, 4000, kept=slice(first, end))
-    days = [
-        trading_sums(*(values[start:stop] for values in traded), COST)
-        for start, stop in pairwise([0, *midnights, end - first])
-    ]
-    sums = combine(days)
+    log_return, previous, actions = experience(warehouse, seed, 4000, kept=slice(first, end))
+    rewards = rewards_of(log_return, previous, actions, COST)
+    equity = peak = 1.0
+    deepest = 0.0
+    for reward in rewards.tolist():
+        equity *= 1 + reward
+        peak = max(peak, equity)
+        deepest = max(deepest, 1 - equity / peak)
+    turnover, held = np.abs(actions - previous), actions != 1
+    days = [turnover[start:stop].sum() for start, stop in pairwise([0, *midnights, end - first])]
     with warehouse.reading() as con:
         (found,) = trading_scores(con).rows(named=True)
     assert found["since"] == (START + (first + 1) * MINUTE).date()
-    assert found["decisions"] == sums.candles == end - first
-    assert found["net_return"] == pytest.approx(sums.net_return, rel=1e-5)
-    assert found["max_drawdown"] == pytest.approx(sums.max_drawdown, rel=1e-5)
-    assert found["time_in_market"] == pytest.approx(sums.time_in_market)
-    assert found["turnover"] == np.mean([day.turnover for day in days])
-    is_nan = np.isnan(sums.sharpe(ETH.step_ms))
-    assert is_nan == (sums.held == 0)
-    assert found["sharpe"] == (None if is_nan else pytest.approx(sums.sharpe(ETH.step_ms), rel=1e-5))
-    assert found["hit_rate"] == (None if not sums.held else pytest.approx(sums.hit_rate))
-    assert not sums.held or found["net_return"] < 0 < found["max_drawdown"]
+    assert found["decisions"] == end - first
+    assert found["net_return"] == pytest.approx(equity - 1, rel=1e-5)
+    assert found["max_drawdown"] == pytest.approx(deepest, rel=1e-5)
+    assert found["time_in_market"] == pytest.approx(held.mean())
+    assert found["turnover"] == np.mean(days)
+    if not held.any():
+        assert found["sharpe"] is found["hit_rate"] is None
+        return
+    assert found["sharpe"] == pytest.approx(rewards.mean() / rewards.std(ddof=1) * math.sqrt(365 * 1440), rel=1e-5)
+    assert found["hit_rate"] == pytest.approx(((actions - 1) * log_return > 0)[held].mean())
+    assert found["net_return"] < 0 < found["max_drawdown"]
+
+
+def test_what_lies_further_back_than_the_window_is_not_looked_at(warehouse: Warehouse, tmp_path: Path):
+    """The window begins with a day, and is the same for all who trade."""
+    ended = datetime(2024, 4, 9, 4, tzinfo=UTC)
+    since = datetime(2024, 3, 11, tzinfo=UTC)
+    assert ended.date() - since.date() == timedelta(days=DAYS - 1)
+    first, count = (since - START) // MINUTE - 1, (ended - START) // MINUTE
+    experience(warehouse, 6, count)
+    experience(warehouse, 7, 2000, model="retired")  # until 2024-03-01
+    alone = Warehouse(path=tmp_path / "alone.duckdb", lock_timeout_seconds=5)
+    experience(alone, 6, count, kept=slice(first, count))
+    with warehouse.reading() as con, alone.reading() as other:
+        found, expected = trading_scores(con), trading_scores(other)
+    assert found["since"].to_list() == [since.date()]
+    assert found["decisions"].to_list() == [count - first]
+    assert_frame_equal(found, expected)
+
+
+def test_status_says_how_far_back_it_looks(venue_home: Settings, copy_home: Callable):
+    settings, printed = copy_home(venue_home), io.StringIO()
+    experience(Warehouse(path=settings.warehouse_path, lock_timeout_seconds=30), 8, 2000)
+    print_status(status(settings), Console(file=printed, width=80))
+    assert f"in the last {DAYS} days" in " ".join(printed.getvalue().split())
+    assert max(map(len, printed.getvalue().splitlines())) <= 80
 
 
 def test_each_model_is_judged_by_itself(warehouse: Warehouse):

@@ -219,6 +219,19 @@ def test_a_warehouse_of_an_older_hindsight_gets_what_it_lacks_and_keeps_what_it_
         assert con.execute("select version from warehouse_version").fetchall() == [(VERSION,)]
 
 
+def test_the_checkpoints_of_an_older_hindsight_are_ranked_by_the_only_metric_there_was(warehouse: Warehouse):
+    with warehouse.writing() as con:
+        con.execute("drop table checkpoints")
+        con.execute("create table checkpoints (checkpoint_id integer not null, prequential_loss float)")
+        con.execute("insert into checkpoints values (10, 2.5), (20, null)")
+        con.execute("update warehouse_version set version = 2")
+    for _ in range(2):
+        with warehouse.reading() as con:
+            found = con.sql("select checkpoint_id, metric, direction, metric_value from checkpoints order by 1")
+            assert found.fetchall() == [(10, "log loss", "lower", 2.5), (20, "log loss", "lower", None)]
+            assert "prequential_loss" not in con.sql("from checkpoints").columns
+
+
 def test_a_file_of_a_newer_duckdb_is_refused(warehouse: Warehouse):
     assert count(warehouse) == 0
     content = bytearray(warehouse.path.read_bytes())

@@ -21,7 +21,8 @@ INFO = CheckpointInfo(
     schema_hash=SCHEMA,
     model_config="transformer {}",
     hyperparameters={"learning_rate": 1e-3},
-    prequential_loss=2.5,
+    metric="log loss",
+    metric_value=2.5,
     scored=100,
 )
 

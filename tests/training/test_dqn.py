@@ -266,6 +266,7 @@ def test_what_is_not_known_yet_changes_no_target_no_gradient_and_no_priority(
         gradients.append(torch.cat([each.grad.flatten() for each in again.model.parameters()]))
     assert losses[0].value.item() == losses[1].value.item() > 0
     assert torch.equal(*gradients)
+    memory, planted = replace(memory), replace(planted)  # nobody has looked at their priorities yet
     asked = (traders.market.labels, memory, row - 150, row), (labels, planted, row - 150, row)
     is_high, same = (Q_LEARNING.corrective(learner, *each) for each in asked)
     np.testing.assert_array_equal(is_high, same)
@@ -287,6 +288,27 @@ def test_a_quarter_is_of_high_priority_and_it_is_the_one_that_surprised_and_paid
     assert earned[is_high[asked]].mean() > earned[~is_high[asked]].mean()
     longer = Q_LEARNING.corrective(learner, labels, memory, row - 300, row)
     assert longer.sum() > is_high.sum()
+
+
+@pytest.mark.parametrize("every", [1, 3, 13])
+def test_priorities_from_look_to_look_are_those_of_one_look(traders: Any, learned: tuple[Learner, Memory], every: int):
+    learner, memory = learned
+    learner.hyper = replace(learner.hyper, predict_every=every)
+    labels, looked, chance = traders.market.labels, replace(memory), np.random.default_rng(4)
+    row, places = traders.first, set()
+    while row < traders.first + 419:
+        row = min(row + int(chance.integers(0, 30)), traders.first + 419)
+        since = row - int(chance.integers(100, 300))
+        afresh = replace(memory)
+        is_high = Q_LEARNING.corrective(learner, labels, afresh, since, row)
+        np.testing.assert_array_equal(Q_LEARNING.corrective(learner, labels, looked, since, row), is_high)
+        np.testing.assert_array_equal(looked.priorities, afresh.priorities)
+        places |= set(np.flatnonzero(is_high).tolist())
+    assert len(places) > 50
+    before = Q_LEARNING.corrective(learner, labels, looked, traders.first, traders.first + 300)  # back in time
+    np.testing.assert_array_equal(
+        before, Q_LEARNING.corrective(learner, labels, replace(memory), traders.first, traders.first + 300)
+    )
 
 
 def test_the_error_of_a_value_is_that_of_what_was_said_at_both_ends(traders: Any, learned: tuple[Learner, Memory]):
@@ -396,6 +418,7 @@ def test_history_in_pieces_leaves_the_positions_and_the_experience_of_history_in
 ):
     """With the CNN beside it, a prediction at every second close, and candle by candle for a while."""
     changed = {"models": ("cnn", "dqn"), "fee": 0.00005, "half_spread": 0.0, "learning_rate": 1e-3}
+    changed |= {"snapshot_every": 10, "score_window": 60}
     whole, pieces = copy_home(venue_home, **changed), copy_home(venue_home, **changed)
     start, stream = datetime(2024, 3, 1, tzinfo=UTC), venue_home.streams[0]
     cuts = [100, *range(237, 244), 260, 360]
@@ -407,6 +430,19 @@ def test_history_in_pieces_leaves_the_positions_and_the_experience_of_history_in
         found, expected = table(pieces, name, order), table(whole, name, order)
         assert [column for column in expected.columns if not found[column].equals(expected[column])] == [], name
         assert len(expected) > 10
+    taken = ("checkpoint_id", "event_time", "metric", "direction", "metric_value", "scored", "is_best")
+    found, expected = (
+        table(home, "checkpoints", "model, checkpoint_id").filter("is_snapshot", model="dqn").select(taken)
+        for home in (pieces, whole)
+    )
+    assert found.equals(expected)
+    last = expected.row(-1, named=True)
+    assert (last["metric"], last["direction"]) == ("net bp per decision", "higher")
+    window = pl.col("settled_at").is_between(
+        last["event_time"] - settings.score_window * stream.step, last["event_time"], closed="right"
+    )
+    rewards = table(whole, "experiences", "made_at").filter(window)["reward"]
+    assert (last["metric_value"], last["scored"]) == (pytest.approx(1e4 * rewards.mean(), rel=1e-5), len(rewards))
     references = table(whole, "inference_references", "made_at").filter(pl.col("model") == "dqn")
     experience = table(whole, "experiences", "made_at")
     assert experience["inference_id"].to_list() == references["inference_id"].to_list()[:-1]

@@ -1,6 +1,7 @@
 """A learner from nothing, to tensors and back."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hindsight.errors import CheckpointUnreadable, SettingRefused
 from hindsight.inference.shape import CandleBlock, FrameShape
 from hindsight.training.learner import Learner, new_learner, restore, tensors_of
-from hindsight.training.models.registry import model_of
+from hindsight.training.models.registry import OURS, model_of
 from hindsight.training.models.transformer import TransformerConfig
 from hindsight.training.step import Hyperparameters
 
@@ -33,6 +34,25 @@ def test_initial_weights_follow_from_the_seed_and_leave_other_chance_alone(fresh
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["model.tokens.0.embed.weight"], other["model.tokens.0.embed.weight"])
     assert torch.equal(first["model.tokens.0.embed.weight"], first["average.tokens.0.embed.weight"])
+
+
+def test_learners_made_in_many_threads_at_once_have_the_weights_of_those_made_alone():
+    """Lessons run side by side, and torch has one generator of chance for the whole process."""
+    wanted = [(model, seed) for model in OURS for seed in range(3)]
+
+    def make(chosen: tuple[str, int]) -> dict[str, torch.Tensor]:
+        model, seed = chosen
+        return tensors_of(new_learner(model, Hyperparameters(seed=seed), torch.device("cpu"), OWN))
+
+    alone = [make(each) for each in wanted]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(make, wanted * 12))
+    assert torch.equal(torch.rand(3), expected)
+    for chosen, found, weights in zip(wanted * 12, together, alone * 12, strict=True):
+        assert all(torch.equal(found[name], weights[name]) for name in weights), chosen
 
 
 def test_tensors_are_copies_that_training_on_does_not_change(stretch, fresh_learner: Callable):

@@ -15,7 +15,7 @@ from hindsight.inference.shape import FrameShape
 from hindsight.training.models.fusion import Fusion
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
-from hindsight.training.q_learning import Q_LEARNING
+from hindsight.training.q_learning import NET_RETURN, Q_LEARNING
 from hindsight.training.transitions import EXTRAS
 from hindsight.training.views import sizes_of, views
 
@@ -57,4 +57,4 @@ class Dqn(nn.Module):
         return self.heads(hidden_BD)._replace(extras_BE=self.worth(hidden_BD))
 
 
-MODEL = Model(config=DqnConfig(), build=Dqn, reads=("cnn",), extras=EXTRAS, objective=Q_LEARNING)
+MODEL = Model(config=DqnConfig(), build=Dqn, reads=("cnn",), extras=EXTRAS, objective=Q_LEARNING, metric=NET_RETURN)

@@ -19,6 +19,7 @@ from torch import nn
 from hindsight.errors import SettingRefused
 from hindsight.inference.completeness import OPTIONAL
 from hindsight.inference.shape import FrameShape
+from hindsight.training.metrics import LOG_LOSS, Metric
 from hindsight.training.objective import SUPERVISED, Objective
 
 GROUP = "hindsight.models"
@@ -39,7 +40,8 @@ class Model:
     """A configuration, and what builds the module from it and a frame's shape with initial weights.
 
     `reads` names the models whose last output and hidden state it sees, `optional` the blocks that may be masked,
-    `extras` what is stored beside its predictions, and `objective` is how it learns.
+    `extras` what is stored beside its predictions; `objective` is how it learns, and `metric` what its checkpoints are
+    ranked by.
     """
 
     config: Config
@@ -48,6 +50,7 @@ class Model:
     optional: tuple[str, ...] = OPTIONAL
     extras: tuple[str, ...] = ()
     objective: Objective = SUPERVISED
+    metric: Metric = LOG_LOSS
 
 
 @cache
