@@ -28,8 +28,8 @@ NOISE = 3.0  # of some thirty comparisons, by chance alone, one in thirteen is b
 AT_ONCE = 2  # processes
 
 MOMENTUM = Planted(signal="momentum", timeframe="1m", hours=480, frame=("own",), lookback=300)
-LEAD = Planted(signal="lead", timeframe="1s", hours=10, frame=("own", "BTC/USDT 1s"))
-IMBALANCE = Planted(signal="imbalance", timeframe="1s", hours=10, frame=("own", "book"))
+LEAD = Planted(signal="lead", timeframe="1s", hours=20, frame=("own", "BTC/USDT 1s"))
+IMBALANCE = Planted(signal="imbalance", timeframe="1s", hours=20, frame=("own", "book"))
 NOTHING = Planted(signal="none", timeframe="1s", hours=3, frame=("own", "BTC/USDT 1s", "book"))
 
 

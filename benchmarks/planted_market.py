@@ -23,14 +23,14 @@ from hindsight.store.warehouse import Warehouse
 MODELS = ("cnn", "lstm", "transformer", "dqn")
 DECISION = "decision"
 JUDGED = 1 / 3  # of the market, the last part
-# Fast enough for some hours of seconds. Rate times decay is about that of the defaults; nothing is promoted, so that
-# the weights that learn are those that predict.
+# Fast enough for some hours of seconds, and no reference is used more than three or four times; nothing is promoted, so
+# that the weights that learn are those that predict.
 LEARNING: dict[str, object] = {
-    "learning_rate": 1e-3,
+    "learning_rate": 5e-4,
     "weight_decay": 0.6,
-    "average_decay": 0.998,
-    "batch_size": 64,
-    "train_every": 30,
+    "average_decay": 0.9998,
+    "batch_size": 16,
+    "train_every": 15,
     "predict_every": 1,
     "warmup": 0,
     "retrain_steps": 0,

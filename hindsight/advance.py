@@ -6,7 +6,7 @@ follows from the tables: a call that was killed is finished by the next one, who
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -90,7 +90,7 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
 
 @contextmanager
 def _lessons(
-    settings: Settings, streams: Iterable[Stream], clock: Callable[[], datetime], *, leave_pivots: bool
+    settings: Settings, streams: Sequence[Stream], clock: Callable[[], datetime], *, leave_pivots: bool
 ) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
     """The lessons of every model on these streams, none of them begun; each is over when the block ends."""
     shared = {stream: Shared() for stream in streams}

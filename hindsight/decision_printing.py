@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hindsight.fact_table import print_facts, shown
+from hindsight.store.trading import DAYS
 
 STREAM = ("venue", "symbol", "timeframe")
 
@@ -16,7 +17,7 @@ def print_decisions(console: Console, decisions: pl.DataFrame, scores: pl.DataFr
     facts = {name.replace("_", " "): values.to_list() for name, values in decisions.drop(STREAM).to_dict().items()}
     print_facts(console, "Decided", facts, names)
     for stream, part in scores.group_by(STREAM, maintain_order=True):
-        title = f"Decisions of {' '.join(map(str, stream))}, of the closes at which all models spoke"
+        title = f"Decisions of {' '.join(map(str, stream))} where all models spoke, last {DAYS} days"
         table = Table("predictor", title=title, title_justify="left", title_style="bold")
         for name in ("closes", "accuracy", "loss", "acted", "right where acted"):
             table.add_column(name, justify="right")

@@ -49,8 +49,8 @@ def learn(
 
     `progress` is called with the closes done and the closes to do. References whose target has not closed yet by the
     venue's `clock` are live; without a clock all are backfill. `shared` is that of the stream's models that are taught
-    one after the other. One learner per model and stream at a time: another
-    caller waits until this one is done, and then finds nothing left.
+    one after the other. One learner per model and stream at a time: another caller waits until this one is done, and
+    then finds nothing left.
     """
     report, started = LearnReport(), time.perf_counter()
     with _lesson(settings, stream, model, until, clock, shared) as (subject, learner, due, begin, last):

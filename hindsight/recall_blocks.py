@@ -87,7 +87,7 @@ def _market_blocks(
 
 
 def _state_of_market(con: duckdb.DuckDBPyConnection) -> tuple[int, ...]:
-    """Counts that move with every candle, correction, pivot and second of the book; DuckDB need not count."""
+    """Counts that move with every candle, correction, pivot and new second of the book; DuckDB need not count."""
     return con.execute(
         """
         select

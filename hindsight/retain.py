@@ -3,8 +3,8 @@ name.
 
 A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back, so all of
 them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come, and its row goes with
-its file: live, that is one a training close. Of those that have served the row stays: a rollback may bring them back.
-Files are written before the transaction that names them, and removed after the one that no longer does.
+its file: live, that is one a training close. Of those that a promotion has named the row stays: a rollback may bring
+them back. Files are written before the transaction that names them, and removed after the one that no longer does.
 """
 
 from collections.abc import Sequence

@@ -106,7 +106,9 @@ def write(subject: Subject, learner: Learner, report: LearnReport, piece: Piece,
         evicted = retain(con, settings, stream, model, saved, until, serves, _needed_from(piece, end))
         replace_scores(con, model, stream, scores)
         move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
-        if not newest:  # whoever reads this model sees that it works through a backlog, also where nothing was learned
+        # Whoever reads this model sees that it works through a backlog, also where nothing was learned. A close that
+        # was published when it was the newest is noted already.
+        if not newest and not piece.stored[end - 1 - memory.first_row]:
             _note(con, subject, "predicted", [until])
         _note(con, subject, "trained", steps["event_time"].unique().to_list())
     for file in evicted:

@@ -229,6 +229,27 @@ def test_a_model_that_stops_in_the_middle_of_a_backlog_is_waited_for_while_it_ma
     assert table(down, "decisions", "made_at")["made_at"].max() == newest
 
 
+def test_a_close_is_noted_once_where_it_ends_a_piece_and_its_pivot_was_left_to_another_run(
+    down: Settings, venue_home: Settings, table: Callable, learned: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """That run never comes, and the next close finds it as the first piece of two."""
+    settings = down.model_copy(update={"models": ("cnn",), "predict_every": 1})
+    confirmed = table(venue_home, "pivots", "confirmed_at").filter(pl.col("level") == 2)["confirmed_at"]
+    close = confirmed.filter(confirmed > START + 200 * MINUTE)[0]
+    begin(settings, close - MINUTE)
+    while learned(settings).get("cnn") != close - MINUTE:
+        advanced(settings, close - MINUTE, leave_pivots=False)
+    monkeypatch.setattr("hindsight.piece.CHUNK", to_ms(close) // 60_000)
+    for newest in (close, close + MINUTE):
+        land(settings, newest - MINUTE, newest)
+        advanced(settings, newest + SECOND)
+    noted = table(settings, "timings", "reached_at").filter(model="cnn", close_time=close)
+    assert noted.select("stage", pl.col("reached_at") - close).rows() == [
+        ("predicted", SECOND),
+        ("trained", MINUTE + SECOND),
+    ]
+
+
 @pytest.mark.parametrize("every", [2, 5])
 def test_at_a_close_at_which_nobody_predicts_nobody_is_waited_for(down: Settings, learned: Callable, every: int):
     settings = down.model_copy(update={"predict_every": every})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hindsight.inference.blocks import GATHERED, Blocks
 from hindsight.inference.book_tape import BOOK_COLUMNS
-from hindsight.inference.frames import Rows, Tape, unbroken, warm
+from hindsight.inference.frames import COLUMN, Frames, Rows, Tape, unbroken, warm
 from hindsight.inference.shape import CandleBlock
 from hindsight.market.candles import TIME
 
@@ -97,8 +97,9 @@ def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -
     found = before[end] - before[np.clip(end - block.length, 0, None)]
     for late in tape.superseded:
         since = max(late.first_row, tape.first_row)
-        old, now = late.rows[since - late.first_row :], is_warm[since - tape.first_row :]
-        if (warm(old) == now[: len(old)]).all():
+        old = late.rows[since - late.first_row :]
+        now = tape.rows[since - tape.first_row :][: len(old)]
+        if np.array_equal(warm(old), warm(now)) and np.array_equal(_is_missing(old), _is_missing(now)):
             continue  # other values, and no other candles
         touched = (made_ms < late.until_ms) & (last >= since)
         touched &= (last - length + 1 < late.first_row + len(late.rows)) & (last < tape.end_row)
@@ -107,6 +108,10 @@ def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -
             (seen,) = tape.gather(last[index : index + 1], reach, made_ms[index : index + 1])
             found[index] = (warm(seen) & (unbroken(seen) > warmup))[-block.length :].sum()
     return found
+
+
+def _is_missing(rows: Frames) -> NDArray[np.bool_]:
+    return np.isnan(rows[:, COLUMN["open"]])
 
 
 def _needed(tape: Tape, last: Rows, length: int) -> Tape:

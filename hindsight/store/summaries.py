@@ -8,6 +8,7 @@ import polars as pl
 from hindsight.market.streams import Stream, Window
 from hindsight.store.calibration import calibration
 from hindsight.store.rows import OF_STREAM, select, stream_key
+from hindsight.store.trading import DAYS
 
 BLOCK_BYTES = 262_144
 
@@ -123,7 +124,7 @@ def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wind
 
 
 def decision_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Per stream, over those of the newest thirty days' closes at which all models spoke: accuracy and log loss of the
+    """Per stream, over those of the newest DAYS days' closes at which all models spoke: accuracy and log loss of the
     next candle's direction, of the decision, of each model that serves, and of their equal average; and how often the
     decision acted and was right.
     """
@@ -131,7 +132,7 @@ def decision_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
         con,
         """
         with since as (
-          select max(made_at) - interval 30 days as moment
+          select max(made_at) - to_days($days) as moment
           from decisions),
         came as (
           select venue, symbol, timeframe, made_at, any_value(log_return) > 0 as up
@@ -165,6 +166,7 @@ def decision_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
         group by all
         order by venue, symbol, timeframe, log_loss
         """,
+        days=DAYS,
     )
 
 

@@ -2,7 +2,7 @@
 
 It is derived from DuckDB and never the only copy of anything: when it is missing, damaged, laid out otherwise, or of
 other tables, it is made again. Both files only grow. A row is written as it stood at the close of its candle, month by
-month. Where a candle came late, or was corrected, the rows from that candle on to the last one that had closed by then
+month. Where a candle came late, or was corrected, the rows that it reaches, up to the last one that had closed by then,
 are written a second time, as they stood from then on (see tape_changes.py); those that close later have seen it. So
 the rows of a window are a map of the file, with only what changed laid over it, and maps of others stay whole.
 """
@@ -27,8 +27,7 @@ from hindsight.store.tape_changes import Change, changed_rows, changes_between, 
 
 ROW_BYTES = len(COLUMNS) * 4
 LAYOUT = hashlib.blake2b("|".join((*COLUMNS, "float32 2")).encode(), digest_size=8).hexdigest()
-LOOKED_AT = 100_000  # rows at the end of the file whose candles are asked at every call what changed of them
-NAMED_BY = 1000  # rows at the end of the file whose pivots tell the tables that it was made of
+LOOKED_AT = 100_000  # rows at the end of the file: at every call, are they those of the tables, and what changed?
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class _Contents:
     """What the JSON beside the rows says."""
 
     layout: str
-    source: str  # which candles and pivots it was made of, in short
+    source: str  # how many candles and which pivots its last rows were made of, in short
     first_row: int
     end_row: int
     changes: tuple[Change, ...] = ()  # all that were known by the last close, as they follow in their file
@@ -67,7 +66,8 @@ def load(
     held_ms = contents.end_row * step_ms
     if until_ms > held_ms:  # known before the close of the next row
         late = changes_between(con, stream, from_ms(held_ms), from_ms(until_ms))
-        changes, laid = [*changes, *late], [*laid, *(changed_rows(con, stream, change) for change in late)]
+        changes = [*changes, *late]
+        laid += [np.concatenate([*changed_rows(con, stream, change)]) for change in late]
     superseded = []
     for change, now in zip(changes, laid, strict=False):
         low, high = max(change.first_row, start_row), min(change.end_row, end_row)
@@ -106,7 +106,8 @@ def _extend(con: duckdb.DuckDBPyConnection, file: Path, stream: Stream, contents
     _write(file, contents.end_row - contents.first_row, months)
     late = changes_between(con, stream, since, until)
     if late:
-        _write(beside, _count(contents.changes), (changed_rows(con, stream, change) for change in late))
+        parts = (rows for change in late for rows in changed_rows(con, stream, change))
+        _write(beside, _count(contents.changes), parts)
     contents = _Contents(
         layout=LAYOUT,
         source=_source(con, stream, contents.first_row, end_row),
@@ -178,14 +179,25 @@ def _is_of(con: duckdb.DuckDBPyConnection, stream: Stream, contents: _Contents) 
 
 
 def _source(con: duckdb.DuckDBPyConnection, stream: Stream, first_row: int, end_row: int) -> str:
-    """A short name for the tables behind a tape: another warehouse, or other pivots, have another."""
-    first, since, until = (from_ms(row * stream.step_ms) for row in (first_row, end_row - NAMED_BY, end_row))
+    """A short name for the tables behind a tape: where the candles known at its last close were others, or fewer, or
+    the pivots, it is another one. What came later does not change it.
+    """
+    looked_row = max(end_row - LOOKED_AT, first_row)
+    first, since, until = (from_ms(row * stream.step_ms) for row in (first_row, looked_row, end_row))
     found = con.execute(
         f"""
         select count(*), bit_xor(hash(pivot_time, price)), (
           select any_value(open)
           from candles
           where {OF_STREAM} and open_time = $first
+        ), (
+          select count(*)
+          from candles
+          where {OF_STREAM} and open_time >= $since and open_time < $until and recorded_at <= $until
+        ) + (
+          select count(*)
+          from candle_revisions
+          where {OF_STREAM} and open_time >= $since and recorded_at <= $until and superseded_at > $until
         )
         from pivots
         where {OF_STREAM} and confirmed_at > $since and confirmed_at <= $until

@@ -1,5 +1,6 @@
 """What the rows of a tape are made of: at each candle's close, and again where candles changed after theirs."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ SHORT = timedelta(hours=1)  # of ours: so much is rather read from the table of 
 class Change(NamedTuple):
     """Candles that came late or were corrected, all known from one instant on.
 
-    Before it the rows [first_row, end_row) stood otherwise: from the first of them to the last one closed by then.
+    Before it the rows [first_row, end_row) stood otherwise: from the first of them to the last one closed by then, but
+    no further than to those whose indicators begin after the last of them.
     """
 
     until_ms: int  # a correction of 04:03:54.000001 is known at 04:03:54.001, not at 04:03:54.000
@@ -46,7 +48,9 @@ def changes_between(
     found = select(
         con,
         f"""
-        select (epoch_us(recorded_at) + 999) // 1000 as until_ms, min(epoch_ms(open_time)) // $step_ms as first_row
+        select (epoch_us(recorded_at) + 999) // 1000 as until_ms,
+               min(epoch_ms(open_time)) // $step_ms as first_row,
+               max(epoch_ms(open_time)) // $step_ms as last_row
         from (
           select open_time, recorded_at
           from candles
@@ -66,15 +70,25 @@ def changes_between(
         **stream_key(stream),
     )
     # The candle that closes at that very instant already saw it; the one before is the last that did not.
-    return [Change(until_ms, first, (until_ms - 1) // stream.step_ms) for until_ms, first in found.iter_rows()]
+    return [
+        Change(until_ms, first, min((until_ms - 1) // stream.step_ms, _first_unreached(last, stream)))
+        for until_ms, first, last in found.iter_rows()
+    ]
 
 
-def changed_rows(con: duckdb.DuckDBPyConnection, stream: Stream, change: Change) -> Frames:
-    """The rows of a change as they stand from then on."""
+def _first_unreached(row: int, stream: Stream) -> int:
+    """The first row of which no indicator depends on the candle of `row`: the first of a UTC day, see `anchor`."""
+    of_a_day = indicators.DAY // stream.step
+    return -(-(row + 1 + indicators.WARMUP) // of_a_day) * of_a_day
+
+
+def changed_rows(con: duckdb.DuckDBPyConnection, stream: Stream, change: Change) -> Iterator[Frames]:
+    """The rows of a change as they stand from then on, month by month."""
     start, end = (from_ms(row * stream.step_ms) for row in (change.first_row, change.end_row))
-    span, reach = Window(start=start, end=end), Window(start=indicators.anchor(start, stream.step), end=end)
-    known = as_of(read_candles(con, stream, reach), read_revisions(con, stream, reach), from_ms(change.until_ms))
-    return tape_rows(known, pivots_for(con, stream, span), span, stream)
+    for span in Window(start=start, end=end).months():
+        reach = Window(start=indicators.anchor(span.start, stream.step), end=span.end)
+        known = as_of(read_candles(con, stream, reach), read_revisions(con, stream, reach), from_ms(change.until_ms))
+        yield tape_rows(known, pivots_for(con, stream, span), span, stream)
 
 
 def rows_at_their_close(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> Frames:

@@ -45,7 +45,7 @@ def lateness(con: duckdb.DuckDBPyConnection, since: datetime, timeframe: str | N
 
     Closes that were stored live count, and none of the history that a model works through when it starts.
     `recent_seconds` is how late even the timeliest close of each of the last three passes was; null before there are
-    three. An outage that is over leaves one late pass, however many closes it caught up with.
+    three. An outage that is over leaves a late pass for each piece that it caught up with.
     """
     return select(
         con,

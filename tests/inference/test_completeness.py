@@ -172,6 +172,19 @@ def test_what_is_missing_does_not_depend_on_whether_it_came_later(made_up: Calla
         assert have == live.have[0, 0], close
 
 
+def test_a_late_candle_without_indicators_of_its_own_was_not_there_either(made_up: Callable):
+    """After an outage none is warm yet; it warms others as soon as it is there. Here 12:20 comes at 12:35."""
+    blocks, row = made_up(), row_at("12:20")
+    at = row - blocks.own.first_row
+    cold = blocks.own.rows.copy()
+    cold[: at + 1, COLUMN["sma_50"]] = np.nan
+    missing = without(replace(blocks.own, rows=cold), [row]).rows[at : at + 15]
+    late = Superseded(first_row=row, rows=missing, until_ms=(row + 16) * 60_000)
+    blocks = with_tape(blocks, 0, replace(blocks.own, rows=cold, superseded=[late]))
+    found = asked(blocks, "12:34", "12:35").have[:, 0].tolist()
+    assert found == [4, 15]  # the first ten after it are counted once it has come
+
+
 def test_a_corrected_candle_was_there_all_along(made_up: Callable):
     blocks = made_up()
     row = row_at("12:20")

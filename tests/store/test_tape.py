@@ -198,15 +198,10 @@ def test_rows_taken_from_the_tables_an_hour_at_a_time_are_those_computed_at_once
     np.testing.assert_array_equal(whole, tape.first_known(tape.first_row, tape.end_row))
 
 
-def test_a_correction_from_before_the_end_of_the_file_that_is_stored_after_it_makes_the_tape_anew(
-    storm_home: Settings, copy_home
-):
-    """A longer candle's may be: known before a close, and delivered when the tape has passed it."""
-    settings = copy_home(storm_home)
-    before = load_tape(settings)
-    opens, known_at = (from_ms((before.end_row - back) * 60_000) for back in (300, 200))
+def correct(settings: Settings, opens: datetime, known_at: datetime) -> None:
+    """The venue corrects the candle of the storm that opens then."""
+    given = {"opens": opens, "known_at": known_at}
     with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).writing() as con:
-        given = {"opens": opens, "known_at": known_at}
         con.execute(
             "insert into candle_revisions select * exclude (recorded_at), recorded_at, $known_at from candles"
             " where open_time = $opens",
@@ -217,12 +212,54 @@ def test_a_correction_from_before_the_end_of_the_file_that_is_stored_after_it_ma
             " where open_time = $opens",
             given,
         )
+
+
+def test_a_correction_from_before_the_end_of_the_file_that_is_stored_after_it_makes_the_tape_anew(
+    storm_home: Settings, copy_home
+):
+    """A longer candle's may be: known before a close, and delivered when the tape has passed it."""
+    settings = copy_home(storm_home)
+    before = load_tape(settings)
+    opens, known_at = (from_ms((before.end_row - back) * 60_000) for back in (300, 200))
+    correct(settings, opens, known_at)
     after = load_tape(settings)
     assert len(after.superseded) == len(before.superseded) + 1
     changed = (after.rows != before.rows) & ~(np.isnan(after.rows) & np.isnan(before.rows))
     assert changed.any(axis=1).argmax() == len(before.rows) - 300
     tape_file(settings).unlink()
     np.testing.assert_array_equal(load_tape(settings).rows, after.rows)
+
+
+def test_a_correction_from_long_ago_is_laid_as_far_as_indicators_reach_and_no_further(storm_home: Settings, copy_home):
+    """Those of 1 February begin 512 candles before that day: a candle of 11:10 on the last of January is in none."""
+    settings = copy_home(storm_home)
+    before = load_tape(settings)
+    opens, midnight = datetime.fromisoformat("2024-01-31T11:10Z"), datetime.fromisoformat("2024-02-01T00:00Z")
+    correct(settings, opens, from_ms((before.end_row - 1) * 60_000))
+    tape_file(settings).unlink()
+    after = load_tape(settings)
+    (block,) = [each for each in after.superseded if each.until_ms == (before.end_row - 1) * 60_000]
+    reached = slice(block.first_row - after.first_row, block.first_row + len(block.rows) - after.first_row)
+    assert (block.first_row, block.first_row + len(block.rows)) == (to_ms(opens) // 60_000, to_ms(midnight) // 60_000)
+    changed = (after.rows != before.rows) & ~(np.isnan(after.rows) & np.isnan(before.rows))
+    assert np.flatnonzero(changed.any(axis=1)).tolist()[0] == reached.start
+    assert not changed[reached.stop :].any()
+    np.testing.assert_array_equal(block.rows, before.rows[reached])
+
+
+@pytest.mark.parametrize(
+    "candle", [pytest.param(1290, id="late in the file"), pytest.param(150, id="long before its end")]
+)
+def test_another_warehouse_that_lacks_a_candle_has_a_tape_of_its_own(storm_home: Settings, copy_home, candle: int):
+    """As where the file was moved away and the market recorded again. No pivot tells them apart."""
+    settings = copy_home(storm_home)
+    before = load_tape(settings)
+    opens = from_ms((before.first_row + candle) * 60_000)
+    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=5).writing() as con:
+        con.execute("delete from candles where open_time = $opens", {"opens": opens})
+    after = load_tape(settings)
+    assert not np.isnan(before.rows[candle]).all()
+    assert np.isnan(after.rows[candle]).all()
 
 
 def damage_nothing(settings: Settings) -> None:
