@@ -109,7 +109,7 @@ def test_a_configuration_that_cannot_be_built_is_refused(wrong: dict, message: s
 
 
 @pytest.mark.parametrize(
-    ("name", "per_block", "around"), [("transformer", 34, 78), ("cnn", 87, 23), ("lstm", 51, 23), ("dqn", 48, 24)]
+    ("name", "per_block", "around"), [("transformer", 34, 78), ("cnn", 87, 23), ("lstm", 51, 23), ("dqn", 26, 24)]
 )
 def test_a_model_has_the_size_that_is_stated_in_thousands_of_weights(name: str, per_block: int, around: int):
     hour = CandleBlock(symbol="ETH/USDT", timeframe="1h", length=300)

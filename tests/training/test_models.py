@@ -116,7 +116,7 @@ def test_every_block_is_read(learner: Learner, frame: Frame, name: str):
 def test_the_newest_row_of_every_block_is_read_and_the_oldest_of_those_that_a_model_reads(
     learner: Learner, any_model: str, frame: Frame, name: str
 ):
-    """The DQN reads the newest 16 rows of a sequence, the others all."""
+    """The DQN reads the newest 8 rows of a sequence, the others all."""
     if name == "hidden":
         return
     length = frame.seen[PLACES[name]].shape[2 if name == "pivots" else 1]
