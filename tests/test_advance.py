@@ -78,7 +78,7 @@ def cuts(seed: int) -> list[datetime]:
     corrected, away = datetime.fromisoformat("2024-03-01T04:00Z"), datetime.fromisoformat("2024-03-02T01:36Z")
     while found[-1] < END:
         one_by_one = any(moment <= found[-1] < moment + 10 * MINUTE for moment in (corrected, away))
-        found.append(min(found[-1] + (1 if one_by_one else chance.choice((1, 2, 5, 30, 60))) * MINUTE, END))
+        found.append(min(found[-1] + (1 if one_by_one else chance.choice((1, 3, 30, 60, 120))) * MINUTE, END))
     return found
 
 
