@@ -14,17 +14,15 @@ from typing import Any
 
 from benchmarks import fresh
 from benchmarks.figure import Figure
-from benchmarks.homes import copied, new_folder
+from benchmarks.homes import copied, new_folder, record_from, write_empty_step
 from benchmarks.sampling import Sample, Samples
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.simulated import OPENING, SimulatedVenue
 from hindsight.exchange.sources import open_source
 from hindsight.market.streams import Stream, Window, to_ms
-from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
 from hindsight.store import lock
 from hindsight.store.book_tables import write_order_book
-from hindsight.store.rows import stream_key
 from hindsight.store.warehouse import Warehouse
 
 LIMIT_SECONDS = 0.5
@@ -85,9 +83,7 @@ def fill(home: str) -> dict[str, Any]:
     (own,) = settings.predicted_streams
     for stream in _streams(settings):
         window = Window(start=END - SINCE[stream.timeframe], end=END)
-        record_candles(warehouse, venue, stream, window, END)
-        record_indicators(warehouse, stream, window)
-        record_pivots(warehouse, stream, END, max_gap=settings.max_gap)
+        record_from(venue, settings, warehouse, stream, window)
     for rows in venue.order_book(own, Window(start=END - SINCE["1s"], end=END)):
         with warehouse.writing() as con:
             write_order_book(con, rows)
@@ -143,14 +139,7 @@ def _remember(settings: Settings, warehouse: Warehouse, stream: Stream, model: s
         append(con, "inference_references", stream, [references])
         note_schema(con, schema_of(settings, stream, model), str(shape), str(kind.config))
         move_watermark(con, model, stream, since, until)
-        con.execute(
-            """
-            insert into training_steps
-            values ($model, $venue, $symbol, $timeframe, 0, 'candle', $until, [], [], 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0,
-                    0, '', '{}', 'cpu', 0)
-            """,
-            {"model": model, "until": until, **stream_key(stream)},
-        )
+        write_empty_step(con, model, stream, until)
 
 
 def close_by_close(home: str) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import duckdb
+
 from benchmarks.fresh import CHECKOUT
-from hindsight.exchange.sources import open_source
+from hindsight.exchange.sources import Source, open_source
 from hindsight.market.streams import Stream, Window
 from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
@@ -64,8 +66,13 @@ def warehouse_in(home: Path | str) -> Warehouse:
 
 def record(home: Path | str, stream: Stream, window: Window) -> None:
     """Candles, indicators and pivots of `window`."""
-    settings, warehouse = settings_in(home), warehouse_in(home)
-    record_candles(warehouse, open_source(settings), stream, window, window.end)
+    settings = settings_in(home)
+    record_from(open_source(settings), settings, warehouse_in(home), stream, window)
+
+
+def record_from(source: Source, settings: Settings, warehouse: Warehouse, stream: Stream, window: Window) -> None:
+    """The same, of what `source` delivers."""
+    record_candles(warehouse, source, stream, window, window.end)
     record_indicators(warehouse, stream, window)
     record_pivots(warehouse, stream, window.end, max_gap=settings.max_gap)
 
@@ -82,20 +89,21 @@ def begin_learning_at(home: Path | str, stream: Stream, moment: datetime) -> Non
             insert into learned_until (model, venue, symbol, timeframe, since, until)
             values ($model, $venue, $symbol, $timeframe, $moment, $moment)
             """,
-            {**_learner(stream), "moment": moment},
+            {"model": MODEL, **stream_key(stream), "moment": moment},
         )
-        con.execute(
-            """
-            insert into training_steps
-            values ($model, $venue, $symbol, $timeframe, 0, 'candle', $moment, [], [], 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0,
-                    0, '', '{}', 'cpu', 0)
-            """,
-            {**_learner(stream), "moment": moment},
-        )
+        write_empty_step(con, MODEL, stream, moment)
 
 
-def _learner(stream: Stream) -> dict[str, str]:
-    return {"model": MODEL, **stream_key(stream)}
+def write_empty_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, moment: datetime) -> None:
+    """A training step of number 0 and no content at `moment`."""
+    con.execute(
+        """
+        insert into training_steps
+        values ($model, $venue, $symbol, $timeframe, 0, 'candle', $moment, [], [], 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+                0, '', '{}', 'cpu', 0)
+        """,
+        {"model": model, **stream_key(stream), "moment": moment},
+    )
 
 
 def copied(home: Path) -> Path:

@@ -15,11 +15,10 @@ import polars as pl
 
 from benchmarks import fresh
 from benchmarks.figure import Figure, skipped
-from benchmarks.homes import CANDLES, ETH, MODEL, new_folder
+from benchmarks.homes import CANDLES, ETH, MODEL, new_folder, record_from
 from hindsight.exchange.simulated import OPENING, SimulatedVenue
 from hindsight.exchange.sources import open_source
 from hindsight.market.streams import Stream, Window
-from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import load
 from hindsight.store.market_tables import read_candles
 from hindsight.store.rows import select, stream_key
@@ -59,9 +58,7 @@ def learn_all(home: str, source: str, until: str) -> dict[str, int]:
     stream = settings.streams[0]
     warehouse = _warehouse(Path(home))
     window = Window(start=OPENING if source == "simulated" else YEAR.start, end=end)
-    record_candles(warehouse, open_source(settings), stream, window, end)
-    record_indicators(warehouse, stream, window)
-    record_pivots(warehouse, stream, end, max_gap=settings.max_gap)
+    record_from(open_source(settings), settings, warehouse, stream, window)
     return {"closes": learn(settings, stream, MODEL, end).closes}
 
 

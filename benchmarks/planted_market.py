@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.homes import new_folder
+from benchmarks.homes import new_folder, record_from
 from hindsight.decide import decide
 from hindsight.exchange.simulated import OPENING, SimulatedVenue
 from hindsight.exchange.sources import open_source
 from hindsight.inference.predictions import log_loss, of_what_came
 from hindsight.market.streams import Stream, Window
-from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings, load
 from hindsight.store.book_tables import write_order_book
 from hindsight.store.rows import OF_STREAM, select, stream_key
@@ -129,9 +128,7 @@ def _record(settings: Settings, warehouse: Warehouse, stream: Stream, window: Wi
     source = open_source(settings)
     assert isinstance(source, SimulatedVenue)
     for each in settings.streams:
-        record_candles(warehouse, source, each, window, window.end)
-        record_indicators(warehouse, each, window)
-        record_pivots(warehouse, each, window.end, max_gap=settings.max_gap)
+        record_from(source, settings, warehouse, each, window)
     if "book" in settings.frame:
         for rows in source.order_book(stream, window):
             with warehouse.writing() as con:

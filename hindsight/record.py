@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 import duckdb
 import numpy as np
@@ -16,7 +15,7 @@ import polars as pl
 
 from hindsight.errors import HistoryOutOfOrder
 from hindsight.exchange.sources import Source
-from hindsight.market.as_of import as_first_known, as_of
+from hindsight.market.as_of import A_MOMENT, as_first_known, stretches
 from hindsight.market.candles import TIME, accept
 from hindsight.market.indicators import DAY, WARMUP, anchor, compute
 from hindsight.market.pivots import PivotState, advance
@@ -28,7 +27,6 @@ from hindsight.store.warehouse import Warehouse
 # Rows per opening of the warehouse. Each closing writes the last, incomplete blocks of a table anew, so that small
 # batches cost several times as much; half a million candles are some 100 MB while they are on their way.
 BATCH_ROWS = 500_000
-A_MOMENT = timedelta(microseconds=1)
 RECORD_IN_ORDER = (
     "Record history in the order of time: set HINDSIGHT_HOME to a new folder and backfill from the earliest date"
 )
@@ -253,14 +251,7 @@ def confirm_pivots(
 
 def _atr_at_close(current: pl.DataFrame, revisions: pl.DataFrame, window: Window, step: timedelta) -> pl.DataFrame:
     """open_time and atr_14 of the candles in `window`, each from the candles as they were known at its own close."""
-    learned_late = pl.concat([current, revisions.select(current.columns)]).filter(
-        pl.col("recorded_at") > pl.col("open_time") + step
+    return pl.concat(
+        compute(known, part, step).select("open_time", "atr_14")
+        for part, known in stretches(current, revisions, window, step)
     )
-    # The first candle that closes at or after each correction; between two of those, the same revisions are current.
-    changes = {floor_to(at - step - A_MOMENT, step) + step for at in learned_late["recorded_at"].unique()}
-    edges = sorted({window.start, window.end, *(at for at in changes if window.start < at < window.end)})
-    parts = []
-    for start, end in pairwise(edges):
-        known = as_of(current, revisions, end).filter(pl.col("open_time") >= anchor(start, step))
-        parts.append(compute(known, Window(start=start, end=end), step).select("open_time", "atr_14"))
-    return pl.concat(parts)

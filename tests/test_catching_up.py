@@ -14,8 +14,6 @@ import pytest
 
 from hindsight.advance import advance
 from hindsight.decide import decide
-from hindsight.exchange.landing import Landing
-from hindsight.exchange.sources import open_source
 from hindsight.learn import learn
 from hindsight.market.streams import Window, floor_to, to_ms
 from hindsight.recall_blocks import MOVING
@@ -23,6 +21,7 @@ from hindsight.settings import Settings
 from hindsight.store import lock
 from hindsight.store.warehouse import Warehouse
 from hindsight.verify import references_not_resolving
+from tests.test_advance import land
 
 MINUTE, SECOND = timedelta(minutes=1), timedelta(seconds=1)
 START = datetime(2024, 2, 29, 14, tzinfo=UTC)
@@ -53,29 +52,11 @@ def down(venue_home: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return venue_home.model_copy(update={"home": tmp_path / "down", **CHANGED})
 
 
-def land(settings: Settings, start: datetime, end: datetime) -> None:
-    """Lands what the venue delivered in (start, end]."""
-    delivered = pl.concat(open_source(settings).candles(settings.streams[0], Window(start=START, end=end)))
-    rows = [
-        {
-            "stream": str(settings.streams[0]),
-            "open_time_ms": to_ms(row["open_time"]),
-            **{name: row[name] for name in ("open", "high", "low", "close", "volume")},
-            "known_ms": to_ms(row["recorded_at"]) if row["revision"] else None,
-            "closed_by": "flag",
-        }
-        for row in delivered.sort("recorded_at", "open_time").iter_rows(named=True)
-        if start < row["recorded_at"] <= end
-    ]
-    if rows:
-        Landing(settings.landing_path).write("candles", rows, to_ms(end), to_ms(end))
-
-
 def begin(settings: Settings, newest: datetime) -> None:
     """Lands a backlog up to `newest`, most of it behind the first live close."""
-    land(settings, START, START + MINUTE)
+    land(settings, Window(start=START, end=START + MINUTE))
     advanced(settings, START + MINUTE)
-    land(settings, START + MINUTE, newest)
+    land(settings, Window(start=START + MINUTE, end=newest))
 
 
 def advanced(settings: Settings, now: datetime, *, leave_pivots: bool = True) -> dict[str, datetime | None]:
@@ -149,10 +130,10 @@ def test_a_backlog_taken_live_piece_by_piece_leaves_the_tables_of_a_backfill(
     while learned(down).get("dqn") != stopped:
         advanced(down, stopped, leave_pivots=False)
     for hour in range(9):
-        land(down, stopped + 60 * hour * MINUTE, stopped + 60 * (hour + 1) * MINUTE)
+        land(down, Window(start=stopped + 60 * hour * MINUTE, end=stopped + 60 * (hour + 1) * MINUTE))
     now, landed, calls = back + 2 * SECOND, back, []
     while len(calls) < 10:
-        land(down, landed, floor_to(now, MINUTE))
+        land(down, Window(start=landed, end=floor_to(now, MINUTE)))
         landed, before = floor_to(now, MINUTE), learned(down)
         if len(calls) == 2:
             with kept_from_learning(down, "cnn"):
@@ -241,7 +222,7 @@ def test_a_close_is_noted_once_where_it_ends_a_piece_and_its_pivot_was_left_to_a
         advanced(settings, close - MINUTE, leave_pivots=False)
     monkeypatch.setattr("hindsight.piece.CHUNK", to_ms(close) // 60_000)
     for newest in (close, close + MINUTE):
-        land(settings, newest - MINUTE, newest)
+        land(settings, Window(start=newest - MINUTE, end=newest))
         advanced(settings, newest + SECOND)
     noted = table(settings, "timings", "reached_at").filter(model="cnn", close_time=close)
     assert noted.select("stage", pl.col("reached_at") - close).rows() == [
@@ -258,6 +239,6 @@ def test_at_a_close_at_which_nobody_predicts_nobody_is_waited_for(down: Settings
     while learned(settings).get("dqn") != close:
         advanced(settings, close, leave_pivots=False)
     for _ in range(every + 1):
-        land(settings, close, close + MINUTE)
+        land(settings, Window(start=close, end=close + MINUTE))
         close += MINUTE
         assert advanced(settings, close) == {"cnn": close, "dqn": close}

@@ -23,8 +23,6 @@ from assets.live import tell_failures
 from hindsight.advance import MIXTURE, advance
 from hindsight.decide import decide
 from hindsight.decision_printing import print_decisions
-from hindsight.exchange.landing import Landing
-from hindsight.exchange.sources import open_source
 from hindsight.health.alerts import standing
 from hindsight.inference.predictions import WIDTH
 from hindsight.inference.records import reference_records
@@ -36,6 +34,7 @@ from hindsight.store.decision_tables import append_decisions, read_gate
 from hindsight.store.inference_tables import append
 from hindsight.store.learning_questions import decisions_not_adding_up, decisions_standing_twice
 from hindsight.store.warehouse import Warehouse
+from tests.test_advance import land
 
 MINUTE = timedelta(minutes=1)
 START, END = datetime(2024, 2, 29, 14, tzinfo=UTC), datetime(2024, 3, 2, 2, 20, tzinfo=UTC)
@@ -243,23 +242,6 @@ def test_absurd_candles_and_predictions_of_later_change_no_decision(
     assert found.filter(before).equals(expected.filter(before))
     assert not found.filter(~before).equals(expected.filter(~before))
     assert len(found.filter(before)) == 100
-
-
-def land(settings: Settings, window: Window) -> None:
-    """Lands what the venue delivered in (start, end]."""
-    delivered = pl.concat(open_source(settings).candles(settings.streams[0], Window(start=START, end=window.end)))
-    rows = [
-        {
-            "stream": str(settings.streams[0]),
-            "open_time_ms": to_ms(row["open_time"]),
-            **{name: row[name] for name in ("open", "high", "low", "close", "volume")},
-            "known_ms": to_ms(row["recorded_at"]) if row["revision"] else None,
-            "closed_by": "flag",
-        }
-        for row in delivered.sort("recorded_at", "open_time").iter_rows(named=True)
-        if window.start < row["recorded_at"] <= window.end
-    ]
-    Landing(settings.landing_path).write("candles", rows, to_ms(window.end), to_ms(window.end))
 
 
 LIVE = {"models": ("cnn", "lstm"), "lookback": 60, "warmup": 60, "trend_ttl": 10}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
+from benchmarks.homes import record_from
 from hindsight.exchange.sources import Source
 from hindsight.learn import learn
 from hindsight.market.candles import CANDLES
 from hindsight.market.streams import Stream, Window
-from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import learned_until
 from hindsight.store.market_tables import pivot_mark
@@ -55,9 +55,7 @@ def backfilled(live: Settings, home: Path, source: Source) -> Settings:
         if mark is None:
             continue
         window, warehouse = Window(start=mark.since, end=mark.as_of), warehouse_of(twin)
-        record_candles(warehouse, source, stream, window, window.end)
-        record_indicators(warehouse, stream, window)
-        record_pivots(warehouse, stream, window.end, max_gap=twin.max_gap)
+        record_from(source, twin, warehouse, stream, window)
         for model, until in done.items():
             if until is not None:
                 learn(twin, stream, model, until[1])

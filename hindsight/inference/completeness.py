@@ -89,10 +89,10 @@ def completeness(blocks: Blocks, rows: Rows, optional: Collection[str]) -> Compl
 
 
 def _candles_there(tape: Tape, block: CandleBlock, warmup: int, made_ms: Rows) -> NDArray[np.int64]:
-    tape = _needed(tape, made_ms // tape.step_ms - 1, block.length + warmup)
+    last, length = made_ms // tape.step_ms - 1, block.length + warmup
+    tape = _needed(tape, last, length)
     is_warm = warm(tape.rows)
     before = np.concatenate([[0], np.cumsum(is_warm & (unbroken(tape.rows) > warmup))])
-    last, length = made_ms // tape.step_ms - 1, block.length + warmup
     end = np.clip(last + 1 - tape.first_row, 0, len(is_warm))
     found = before[end] - before[np.clip(end - block.length, 0, None)]
     for late in tape.superseded:

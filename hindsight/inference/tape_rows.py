@@ -1,17 +1,13 @@
 """From the market's tables to tape rows: every row with what was known at some instant, or each at its own close."""
 
-from datetime import timedelta
-from itertools import pairwise
-
 import numpy as np
 import polars as pl
 
 from hindsight.inference.frames import CANDLE_COLUMNS, COLUMN, COLUMNS, PIVOT_TYPES, Frames
 from hindsight.market import indicators
-from hindsight.market.as_of import as_of
-from hindsight.market.streams import Stream, Window, floor_to, to_ms
+from hindsight.market.as_of import stretches
+from hindsight.market.streams import Stream, Window, to_ms
 
-A_MOMENT = timedelta(microseconds=1)
 VALUES = ("open_time", *CANDLE_COLUMNS, *indicators.NAMES)
 
 
@@ -31,19 +27,9 @@ def first_known_rows(
 
     `candles` and `revisions` are those of `as_of`, and reach back to the anchor.
     """
-    step = stream.step
-    late = pl.concat([candles, revisions.select(candles.columns)]).filter(
-        pl.col("recorded_at") > pl.col("open_time") + step
+    return np.concatenate(
+        [tape_rows(known, pivots, part, stream) for part, known in stretches(candles, revisions, window, stream.step)]
     )
-    # The first candle that closes at or after each change; between two of those, the same revisions are current.
-    changes = {floor_to(at - step - A_MOMENT, step) + step for at in late["recorded_at"].unique()}
-    edges = sorted({window.start, window.end, *(at for at in changes if window.start < at < window.end)})
-    parts = []
-    for start, end in pairwise(edges):
-        reach = pl.col("open_time").is_between(indicators.anchor(start, step), end, closed="left")
-        known = as_of(candles.filter(reach), revisions.filter(reach), end)
-        parts.append(tape_rows(known, pivots, Window(start=start, end=end), stream))
-    return np.concatenate(parts)
 
 
 def laid(values: pl.DataFrame, pivots: pl.DataFrame, window: Window, stream: Stream) -> Frames:

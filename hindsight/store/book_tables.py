@@ -15,7 +15,7 @@ from hindsight.market.book_means import MEANS, REACH, with_means
 from hindsight.market.book_rows import BOOK_SECONDS
 from hindsight.market.candles import TIME
 from hindsight.market.streams import EPOCH, Stream, Window, from_ms
-from hindsight.store.rows import delete_with, insert, select, select_with, stream_key
+from hindsight.store.rows import delete_with, insert, select, select_with
 
 ORDER_BOOK = pl.Schema({**BOOK_SECONDS, "known_at": TIME, **dict.fromkeys(MEANS, pl.Float32)})
 OF_MARKET = "venue = $venue and symbol = $symbol"
@@ -132,20 +132,6 @@ def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream, since: datetime 
     """When the newest row became known, of the seconds from `since` on; None where there is none."""
     sql = f"select max(known_at) from order_book where {OF_MARKET} and second >= $since"
     return con.execute(sql, {**_market(stream), "since": since}).fetchall()[0][0]
-
-
-def pivot_books(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
-    """The pivots confirmed in `window` with the book at their time and at their confirmation, null where there is none.
-
-    Columns: those of the macro `pivot_books` in schema.sql; sorted by confirmation.
-    """
-    sql = f"""
-        select *
-        from pivot_books($start, $end)
-        where {OF_MARKET} and timeframe = $timeframe
-        order by confirmed_at, pivot_time, pivot_type
-        """
-    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
 
 
 def _whole(con: duckdb.DuckDBPyConnection, keys: pl.DataFrame) -> pl.DataFrame:

@@ -20,11 +20,10 @@ from hindsight.store.book_tables import (
     books_between,
     books_known_at,
     newest_book,
-    pivot_books,
     write_order_book,
 )
 from hindsight.store.market_tables import append_pivots
-from hindsight.store.rows import select
+from hindsight.store.rows import OF_STREAM, select, stream_key
 from hindsight.store.warehouse import Warehouse
 
 START = datetime(2024, 8, 31, 23, 59, 30, tzinfo=UTC)
@@ -33,6 +32,20 @@ ETH = Stream(venue="binance", symbol="ETH/USDT", timeframe="1m")
 BTC = Stream(venue="binance", symbol="BTC/USDT", timeframe="1s")
 ALWAYS = Window(start=datetime(2000, 1, 1, tzinfo=UTC), end=datetime(2100, 1, 1, tzinfo=UTC))
 Row = dict[str, object]
+
+
+def pivot_books(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+    """The pivots confirmed in `window` with the book at their time and at their confirmation, null where there is none.
+
+    Columns: those of the macro `pivot_books` in schema.sql; sorted by confirmation.
+    """
+    sql = f"""
+        select *
+        from pivot_books($start, $end)
+        where {OF_STREAM}
+        order by confirmed_at, pivot_time, pivot_type
+        """
+    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
 
 
 def row(at: int, imbalance: float | None = 0.5, stream: Stream = ETH, **changed: object) -> Row:
