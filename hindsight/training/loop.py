@@ -221,7 +221,7 @@ def train(
     weights = np.concatenate(
         [np.ones(len(settled)), np.full(drawn.high, drawn.weight_high), np.full(normal, drawn.weight_normal)]
     ).astype(np.float32)
-    batch = learner.objective.batch(learner, blocks, labels, memory, rows, weights, row)
+    batch = learner.objective.batch(learner, blocks, labels, memory, rows, len(settled), weights, row)
     started = time.perf_counter()
     loss = learner.objective.step(learner, batch)
     learner.number += 1

@@ -34,9 +34,18 @@ class Objective(Protocol):
         ...
 
     def batch(
-        self, learner: "Learner", blocks: Blocks, labels: Labels, memory: Memory, rows: Rows, weights: Frames, row: int
+        self,
+        learner: "Learner",
+        blocks: Blocks,
+        labels: Labels,
+        memory: Memory,
+        rows: Rows,
+        new: int,
+        weights: Frames,
+        row: int,
     ) -> Any:
-        """The examples made at `rows`, with what was known of them at the close of `row`."""
+        """The examples made at `rows`, with what was known of them at the close of `row`. The first `new` of them are new
+        in this step, the others replayed."""
         ...
 
     def step(self, learner: "Learner", batch: Any) -> Loss:
@@ -51,7 +60,7 @@ class Objective(Protocol):
 
 
 class Supervised:
-    """Every answer is a target; a reference whose trend was predicted wrongly is corrective."""
+    """Every answer is a target, a trend once; a reference whose trend was predicted wrongly is corrective."""
 
     def act(self, learner: "Learner", memory: Memory, at: Rows, extras: Frames) -> Frames:
         return extras
@@ -61,10 +70,18 @@ class Supervised:
         return graded & (memory.trend != labels.trend.trend)
 
     def batch(
-        self, learner: "Learner", blocks: Blocks, labels: Labels, memory: Memory, rows: Rows, weights: Frames, row: int
+        self,
+        learner: "Learner",
+        blocks: Blocks,
+        labels: Labels,
+        memory: Memory,
+        rows: Rows,
+        new: int,
+        weights: Frames,
+        row: int,
     ) -> Batch:
         known = memory.norm_params[rows - labels.first_row]
-        return make_batch(blocks, labels, known, rows, weights, row, learner.device)
+        return make_batch(blocks, labels, known, rows, new, weights, row, learner.device)
 
     def step(self, learner: "Learner", batch: Batch) -> Loss:
         number = learner.number + 1 - learner.born_at

@@ -99,8 +99,20 @@ class Loss:
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
-    """AdamW, fused. Source: Loshchilov & Hutter, https://arxiv.org/abs/1711.05101"""
-    return torch.optim.AdamW(model.parameters(), lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True)
+    """AdamW, fused. What multiplies decays; biases and the gains of norms do not: they hold no pattern to forget, and a
+    decay this strong would keep them near zero. Source: Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
+    """
+    matrices = [weights for weights in model.parameters() if weights.ndim > 1]
+    others = [weights for weights in model.parameters() if weights.ndim <= 1]
+    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": others}], fused=True)
+    set_rates(optimizer, hyper)
+    return optimizer
+
+
+def set_rates(optimizer: torch.optim.Optimizer, hyper: Hyperparameters) -> None:
+    """The rates of an optimizer of `make_optimizer`, which a restart may have changed."""
+    for group, decay in zip(optimizer.param_groups, (hyper.weight_decay, 0.0), strict=True):
+        group["lr"], group["weight_decay"] = hyper.learning_rate, decay
 
 
 def to_tensors(frame: Frame[Frames], device: torch.device) -> Frame[Tensor]:
@@ -113,12 +125,15 @@ def make_batch(
     labels: Labels,
     norm_params: Frames,
     rows: NDArray[np.int64],
+    new: int,
     weights: Frames,
     event_row: int,
     device: torch.device,
 ) -> Batch:
     """The examples made at `rows`, with every answer known at the close of `event_row` and none that came later.
 
+    The first `new` of them are new, and the others replayed. These are not asked for their trend again: all references
+    between two pivots share one, and so few different answers are soon known by heart.
     `norm_params` [B, 4] and `weights` [B] stand beside `rows` [B].
     """
     at = rows - labels.first_row
@@ -127,7 +142,7 @@ def make_batch(
     returns = candle.log_returns[at]
     candle_known = candle.usable[at] & (candle.settled[at] <= event_row)
     pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
-    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row)
+    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < new)
     next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
 
     def tensor(values: ArrayLike) -> Tensor:
@@ -189,8 +204,7 @@ def train_step(
 
     A step whose gradient is not finite changes no weight.
     """
-    for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = hyper.learning_rate, hyper.weight_decay
+    set_rates(optimizer, hyper)
     optimizer.zero_grad(set_to_none=True)
     output = model(batch.frame)
     loss = measure(output, batch, hyper)
@@ -211,8 +225,7 @@ def follow(average: nn.Module, model: nn.Module, hyper: Hyperparameters, number:
     Source: Shamir & Zhang 2013, https://arxiv.org/abs/1212.1824, §4 (polynomial-decay averaging, η = 3)
     """
     weight = max(1 - hyper.average_decay, 4 / (number + 3))
-    for mean, newest in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(newest, weight)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
 
 
 def _binary(logit: Tensor, truth: Tensor) -> Tensor:

@@ -260,7 +260,7 @@ def test_what_is_not_known_yet_changes_no_target_no_gradient_and_no_priority(
     blocks = replace(traders.market.blocks, tapes=[replace(tape, rows=candles)])
     losses, gradients = [], []
     for market in ((traders.market.blocks, traders.market.labels, memory), (blocks, labels, planted)):
-        batch = Q_LEARNING.batch(learner, *market, rows, np.ones(len(rows), np.float32), row)
+        batch = Q_LEARNING.batch(learner, *market, rows, len(rows), np.ones(len(rows), np.float32), row)
         again = deepcopy(learner)
         losses.append(Q_LEARNING.step(again, batch))
         gradients.append(torch.cat([each.grad.flatten() for each in again.model.parameters()]))
@@ -339,7 +339,9 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
     learner, memory = learned
     rows = traders.first + np.arange(100, 140)
     weights, row = np.ones(40, np.float32), traders.first + 300
-    batch = Q_LEARNING.batch(learner, traders.market.blocks, traders.market.labels, memory, rows, weights, row)
+    batch = Q_LEARNING.batch(
+        learner, traders.market.blocks, traders.market.labels, memory, rows, len(rows), weights, row
+    )
     with torch.no_grad():
         learner.model.worth.bias += torch.tensor([0.3, -0.2, 0.1])  # so that the two differ
         chooses, values = worth(learner.model(batch.next_frame)), worth(learner.average(batch.next_frame))
@@ -367,7 +369,9 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(traders: Any, learned: 
     learner, memory = learned
     rows = traders.first + np.arange(100, 140)
     weights, row = np.ones(40, np.float32), traders.first + 300
-    batch = Q_LEARNING.batch(learner, traders.market.blocks, traders.market.labels, memory, rows, weights, row)
+    batch = Q_LEARNING.batch(
+        learner, traders.market.blocks, traders.market.labels, memory, rows, len(rows), weights, row
+    )
     before = {name: each.numpy().tobytes() for name, each in tensors_of(learner).items()}
     for hurt in (
         replace(batch, rewards_B3=batch.rewards_B3 * float("nan")),

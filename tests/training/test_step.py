@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, make_batch
+from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, make_batch, set_rates
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,9 @@ def batch(stretch) -> Batch:
     rows = stretch.first + np.arange(0, 80, 2)
     norm, weights = memory.norm_params[rows - memory.first_row], np.linspace(0.5, 2, 40).astype(np.float32)
     event_row = stretch.first + 60
-    return make_batch(stretch.market.blocks, stretch.market.labels, norm, rows, weights, event_row, torch.device("cpu"))
+    return make_batch(
+        stretch.market.blocks, stretch.market.labels, norm, rows, 40, weights, event_row, torch.device("cpu")
+    )
 
 
 def some_output(count: int) -> ModelOutput:
@@ -100,3 +102,17 @@ def test_the_mean_that_predicts_starts_with_the_weights_and_then_lags_behind_the
     assert shares[0] == pytest.approx(1, abs=0.11)
     assert shares[0] > shares[1] > shares[2]
     assert shares[2] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_only_what_multiplies_decays(any_learner: Callable):
+    """A step whose loss asks for nothing leaves biases and gains of norms as they are."""
+    learner = any_learner()
+    hyper = replace(learner.hyper, learning_rate=0.01, weight_decay=3.0)
+    before = {name: weight.clone() for name, weight in learner.model.named_parameters()}
+    for weight in learner.model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    set_rates(learner.optimizer, hyper)
+    learner.optimizer.step()
+    for name, weight in learner.model.named_parameters():
+        expected = before[name] * (1 - 0.01 * 3.0) if weight.ndim > 1 else before[name]
+        assert torch.allclose(weight, expected), name

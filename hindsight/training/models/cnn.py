@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hindsight.inference.blocks import Frame
 from hindsight.inference.shape import FrameShape
-from hindsight.training.models.fusion import Fusion
+from hindsight.training.models.fusion import Fusion, windows
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
 from hindsight.training.views import sizes_of, views
@@ -29,7 +29,7 @@ class CnnConfig:
     width: int = 64
 
     def __str__(self) -> str:
-        return f"cnn 2 {asdict(self)} {KERNELS}"
+        return f"cnn 3 {asdict(self)} {KERNELS}"
 
 
 class Branch(nn.Module):
@@ -40,22 +40,18 @@ class Branch(nn.Module):
         self.rows = min(length, KERNELS[0][0])
         sizes = (channels, *(width for _ in KERNELS))
         self.layers = nn.ModuleList(
-            nn.Conv1d(before, after, kernel, stride)
-            for before, after, (kernel, stride) in zip(sizes, sizes[1:], KERNELS, strict=False)
+            nn.Linear(kernel * before, after)
+            for before, after, (kernel, _) in zip(sizes, sizes[1:], KERNELS, strict=False)
         )
         self.newest = nn.Linear(self.rows * channels, width)
         self.out = nn.Linear(3 * width, width)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
-        x_BCL = x_BLC.transpose(1, 2)
-        for layer in self.layers:
-            assert isinstance(layer, nn.Conv1d)
-            # Padded at the old end: the newest row is the last one that the newest place sees.
-            size, length = layer.kernel_size[0], x_BCL.shape[2]
-            lacking = size - length if length < size else (size - length) % layer.stride[0]
-            x_BCL = fn.relu(layer(fn.pad(x_BCL, (lacking, 0))))
+        seen_BLC = x_BLC
+        for layer, (kernel, apart) in zip(self.layers, KERNELS, strict=True):
+            seen_BLC = fn.relu(layer(windows(seen_BLC, kernel, apart)))
         newest_BD = self.newest(x_BLC[:, -self.rows :].flatten(1))
-        return self.out(torch.cat([newest_BD, x_BCL[..., -1], x_BCL.mean(2)], dim=1))
+        return self.out(torch.cat([newest_BD, seen_BLC[:, -1], seen_BLC.mean(1)], dim=1))
 
 
 class Cnn(nn.Module):

@@ -30,7 +30,7 @@ class DqnConfig:
     width: int = 64
 
     def __str__(self) -> str:
-        return f"dqn {asdict(self)}"
+        return f"dqn 2 {asdict(self)}"
 
 
 class Dqn(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hindsight.inference.blocks import Frame
 from hindsight.inference.shape import FrameShape
-from hindsight.training.models.fusion import Fusion, patches
+from hindsight.training.models.fusion import Fusion, windows
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
 from hindsight.training.views import sizes_of, views
@@ -24,7 +24,7 @@ class LstmConfig:
     width: int = 64
 
     def __str__(self) -> str:
-        return f"lstm {asdict(self)}"
+        return f"lstm 2 {asdict(self)}"
 
 
 class Recurrence(nn.Module):
@@ -37,7 +37,7 @@ class Recurrence(nn.Module):
         self.recurrent = nn.LSTM(config.width, config.width, batch_first=True)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
-        _, (state_1BD, _) = self.recurrent(self.embed(patches(x_BLC, self.patch)))
+        _, (state_1BD, _) = self.recurrent(self.embed(windows(x_BLC, self.patch, self.patch)))
         return state_1BD[0]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hindsight.inference.blocks import Frame
 from hindsight.inference.shape import FrameShape
-from hindsight.training.models.fusion import patches
+from hindsight.training.models.fusion import windows
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
 from hindsight.training.views import sizes_of, views
@@ -36,7 +36,7 @@ class TransformerConfig:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
 
     def __str__(self) -> str:
-        return f"transformer 2 {asdict(self)}"
+        return f"transformer 3 {asdict(self)}"
 
 
 class Block(nn.Module):
@@ -72,7 +72,7 @@ class Tokens(nn.Module):
         nn.init.normal_(self.position, std=0.02)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
-        return self.embed(patches(x_BLC, self.patch)) + self.position
+        return self.embed(windows(x_BLC, self.patch, self.patch)) + self.position
 
 
 class PatchTransformer(nn.Module):
