@@ -4,7 +4,8 @@ name.
 A snapshot every `snapshot_every` steps bounds how many steps have to be re-lived to bring any weights back, so all of
 them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come, and its row goes with
 its file: live, that is one a training close. Of those that a promotion has named the row stays: a rollback may bring
-them back. Files are written before the transaction that names them, and removed after the one that no longer does.
+them back. Files are written before the transaction that names them, and removed after the one that no longer does; what
+a kill in between has left is swept away when the next lesson begins.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from hindsight.settings import Settings
 from hindsight.store.promotion_tables import read_promotions
 from hindsight.store.rows import stream_key
 from hindsight.store.training_tables import read_checkpoints, replace_checkpoints
-from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, save
+from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, keep_only, save
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
@@ -143,3 +144,11 @@ def retain(
     has_served = pl.col("checkpoint_id").is_in(read_promotions(con, model, stream)["serving_after"].implode())
     replace_checkpoints(con, model, stream, judged.filter(pl.col("evicted_at").is_null() | has_served))
     return files
+
+
+def sweep(con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, model: str) -> None:
+    """Removes the files of checkpoints that no row names. Only for who holds the lesson: another one's next file would
+    not be named yet."""
+    here = read_checkpoints(con, model, stream).filter(pl.col("evicted_at").is_null())
+    folder = settings.checkpoints_path / checkpoint_file(model, stream, 0).parent
+    keep_only(folder, {Path(file).stem for file in here["file"]})

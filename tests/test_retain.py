@@ -169,6 +169,21 @@ def test_the_files_on_disk_are_those_of_the_checkpoints_that_stay(
     assert (here.filter("is_snapshot")["checkpoint_id"] % settings.snapshot_every == 0).all()
 
 
+def test_what_a_kill_left_among_the_checkpoints_is_gone_after_the_next_lesson(
+    venue_home: Settings, copy_home: Callable, table: Callable
+):
+    """The file of a removal that never came after its commit, and one that was being written."""
+    settings = copy_home(venue_home)
+    learn(settings, settings.streams[0], "transformer", datetime(2024, 3, 1, 1, tzinfo=UTC))
+    some = settings.checkpoints_path / table(settings, "checkpoints", "checkpoint_id")["file"][0]
+    for left in ("000000007.safetensors", "000000007.json", f".{some.name}.4711"):
+        some.with_name(left).write_bytes(b"left")
+    learn(settings, settings.streams[0], "transformer", datetime(2024, 3, 1, 2, tzinfo=UTC))
+    files = [Path(file) for file in table(settings, "checkpoints", "checkpoint_id")["file"]]
+    named = {settings.checkpoints_path / each for file in files for each in (file, file.with_suffix(".json"))}
+    assert set(some.parent.iterdir()) == named
+
+
 def test_a_pinned_checkpoint_stays_pinned_when_it_is_the_latest_of_the_next_run_too(
     venue_home: Settings, copy_home: Callable, table: Callable
 ):

@@ -44,8 +44,8 @@ class Objective(Protocol):
         weights: Frames,
         row: int,
     ) -> Any:
-        """The examples made at `rows`, with what was known of them at the close of `row`. The first `new` of them are new
-        in this step, the others replayed."""
+        """The examples made at `rows`, with what was known of them at the close of `row`. The first `new` of them are
+        new in this step, the others replayed."""
         ...
 
     def step(self, learner: "Learner", batch: Any) -> Loss:
