@@ -52,13 +52,15 @@ class Block(nn.Module):
         self.feed = nn.Linear(config.width, config.feed_forward)
         self.back = nn.Linear(config.feed_forward, config.width)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        batch, patches, width = x_BND.shape
-        qkv = self.qkv(self.norm_attention(x_BND)).view(batch, patches, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = fn.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, patches, width)
-        x_BND = x_BND + self.out(mixed)
-        return x_BND + self.back(fn.relu(self.feed(self.norm_feed(x_BND))))
+    def forward(self, x_BND: Tensor, places: slice | list[int]) -> Tensor:
+        """[B, M, D]: what the tokens at `places` become, which attend to all [B, N, D]."""
+        width, seen_BND, kept_BMD = x_BND.shape[2], self.norm_attention(x_BND), x_BND[:, places]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_BMD = fn.linear(seen_BND[:, places], weight[:width], bias[:width])
+        k_BND, v_BND = fn.linear(seen_BND, weight[width:], bias[width:]).chunk(2, dim=-1)
+        q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q_BMD, k_BND, v_BND))
+        kept_BMD = kept_BMD + self.out(fn.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return kept_BMD + self.back(fn.relu(self.feed(self.norm_feed(kept_BMD))))
 
 
 class Tokens(nn.Module):
@@ -93,12 +95,12 @@ class PatchTransformer(nn.Module):
         seen = views(frame, self.shape)
         each_BND = [tokens(x_BLC) for tokens, x_BLC in zip(self.tokens, seen.sequences, strict=True)]
         x_BND = torch.cat([self.context(seen.context)[:, None], *each_BND], dim=1)
-        for block in self.blocks:
-            x_BND = block(x_BND)
-        # The newest patch of each sequence, which has attended to all the others. Read of the predicted stream alone,
-        # what is new elsewhere would come as one token among all those that it attends to.
+        # Read is the newest patch of each sequence, which has attended to all the others: the last block need not say
+        # more. Of the predicted stream's alone, what is new elsewhere would be one token among all that it attends to.
         newest = list(accumulate(part_BND.shape[1] for part_BND in each_BND))
-        return self.heads(self.norm(self.mix(x_BND[:, newest].flatten(1))))
+        for block in self.blocks[:-1]:
+            x_BND = block(x_BND, slice(None))
+        return self.heads(self.norm(self.mix(self.blocks[-1](x_BND, newest).flatten(1))))
 
 
 MODEL = Model(config=TransformerConfig(), build=PatchTransformer)
