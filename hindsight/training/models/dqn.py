@@ -45,9 +45,9 @@ class Dqn(nn.Module):
         self.fusion = Fusion(sizes._replace(context=sizes.context + 1), config.width)
         self.heads = Opinion(config.width)
         self.heads.hold_none()
-        self.worth = nn.Linear(config.width, 3)
+        # Without a bias, which does not decay: what a side has earned of late, whatever the frame shows, is no opinion.
+        self.worth = nn.Linear(config.width, 3, bias=False)
         nn.init.zeros_(self.worth.weight)  # who knows nothing stays flat
-        nn.init.zeros_(self.worth.bias)
 
     def forward(self, frame: Frame[Tensor]) -> ModelOutput:
         seen = views(frame, self.shape, self.rows)
