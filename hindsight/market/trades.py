@@ -31,8 +31,12 @@ def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
 
     Takes the columns of TRADES, by id. A trade on an edge belongs to the candle that opens there.
     """
+    placed = trades.with_columns(open_time=_open_time(stream))
+    if not placed["open_time"].is_sorted():  # by id is not by time where a venue's clocks disagree
+        placed = placed.sort("open_time", maintain_order=True)
     return (
-        trades.group_by(open_time=_open_time(stream))
+        placed.with_columns(pl.col("open_time").set_sorted())  # grouped in order, in half the time of hashing
+        .group_by("open_time", maintain_order=True)
         .agg(
             open=pl.col("price").first(),
             high=pl.col("price").max(),
@@ -40,7 +44,6 @@ def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
             close=pl.col("price").last(),
             volume=pl.col("amount").cast(UNITS).sum(),
         )
-        .sort("open_time")
         .cast(FROM_TRADES)
     )
 

@@ -52,6 +52,13 @@ def test_trades_of_one_millisecond_are_ordered_by_their_ids_and_each_counts_once
     assert seconds(candles) == {0: (10.0, 30.0, 10.0, 30.0, 3.0)}
 
 
+def test_a_trade_whose_time_runs_back_over_an_edge_stands_in_the_candle_of_its_time() -> None:
+    candles = candles_from_trades(
+        trades((1, 900, 10.0, 1.0), (2, 1000, 20.0, 1.0), (3, 999, 30.0, 1.0), (4, 1001, 40.0, 1.0)), SECOND
+    )
+    assert seconds(candles) == {0: (10.0, 30.0, 10.0, 30.0, 2.0), 1: (20.0, 40.0, 20.0, 40.0, 2.0)}
+
+
 @pytest.mark.parametrize(
     ("ticks", "whole", "quiet"),
     [
