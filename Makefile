@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up bench bench-learning bench-planted bench-real-models bench-live clean
+.PHONY: help demo test up bench bench-learning bench-planted bench-real-models bench-live bench-peers clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 25
@@ -42,6 +42,9 @@ bench-real-models: $(VENV)/installed ## Measure four ways to learn two real year
 
 bench-live: $(VENV)/installed ## Measure the live path: from a close to a checkpoint, under kill -9, and for an hour with faults
 	$(BIN)/python -m benchmarks.live
+
+bench-peers: $(VENV)/installed ## Measure beside what people use today, each installed below .hindsight/peers: an hour or more
+	$(BIN)/python -m benchmarks.peers
 
 clean: ## Remove the environment and the caches; what was recorded and learned (.hindsight) stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,378 @@
+"""From a candle's close to a prediction and to a better model: beside FreqAI, which trains anew on a window of days.
+
+Both sides are given the same candles of ETH/USDT and nothing else. Each figure is a function of its own, whose sizes
+are arguments; `measure` takes them as they are promised.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks import fresh
+from benchmarks.figure import Figure
+from benchmarks.homes import ETH, FILES, MODEL, begin_learning_at, new_folder, record, settings_in
+from benchmarks.peers.environments import Environment, Ours, Took, take
+from benchmarks.sampling import Sample, Samples
+from hindsight.inference.evidence import Evidence, paired_evidence
+from hindsight.inference.predictions import log_loss, of_what_came
+from hindsight.market.streams import Window, to_ms
+
+FREQAI = Environment(
+    name="freqai",
+    requirements=(
+        "freqtrade==2026.9",
+        "datasieve==0.1.9",
+        "joblib==1.6.0",
+        "lightgbm==4.7.0",
+        "scikit-learn==1.9.1",
+        "tensorboard==2.21.0",
+        "xgboost-cpu==3.2.0",  # the module that freqtrade's extra asks for, without the libraries for a GPU
+        "torch==2.13.0",
+        "numpy==2.4.6",
+        "pandas==3.1.1",
+    ),
+)
+OURS, THEIRS = "Hindsight", "FreqAI"
+LIGHTGBM, TRANSFORMER = "LightGBMClassifier", "PyTorchTransformerRegressor"
+SOONER = {15: 20.0, 60: 200.0}  # the goal of an update, by the days that FreqAI trains on
+PREDICTED_SOONER, LESS = 20.0, 10.0
+END = datetime(2023, 7, 1, tzinfo=UTC)  # no gap for 60 days before, nor for weeks after
+REPLAYED = 15  # days that our model has learned live before its closes are measured: replay draws from 14
+CLOSES = 8
+CANDLES, EVERY = 10_000, 500
+JOBS = 2  # threads of LightGBM, and of both sides where they do equal work
+BATCH, WINDOW = 64, 30  # of FreqAI's transformer, as documented
+# What LightGBM is given where it is to lose least, and not what is documented: few, small and slow trees, of all rows
+GENTLE = {
+    "data_split_parameters": {"test_size": 0},
+    "model_training_parameters": {
+        "n_jobs": JOBS, "n_estimators": 100, "learning_rate": 0.01, "num_leaves": 7, "min_child_samples": 500,
+    },
+}  # fmt: skip
+DAY = timedelta(days=1)
+
+
+def measure(repeats: int) -> list[Figure]:
+    """All figures at their promised sizes."""
+    home = learned_home(days=60, learned_days=REPLAYED)
+    return [
+        update(repeats, home, days=15, model=LIGHTGBM),
+        update(repeats, home, days=60, model=LIGHTGBM),
+        update(repeats, home, days=60, model=TRANSFORMER),
+        prediction(repeats, home, days=15),
+        *training(repeats, days=60),
+        prequential(days=15, candles=CANDLES, every=EVERY),
+        equal_work(repeats, days=15),
+    ]
+
+
+def learned_home(days: int, learned_days: int) -> Path:
+    """A home with `days` of candles before END, the last `learned_days` of them learned by the default model."""
+    home = new_folder("freqai")
+    fresh.run(fill, home=str(home), days=days, learned_days=learned_days)
+    return home
+
+
+def fill(home: str, days: int, learned_days: int) -> dict[str, Any]:
+    """Records and learns, with the default settings."""
+    from hindsight.learn import learn
+
+    record(home, ETH, Window(start=END - days * DAY, end=END))
+    if learned_days < days:
+        begin_learning_at(home, ETH, END - learned_days * DAY)
+    settings = settings_in(home, symbols=(ETH.symbol,), models=(MODEL,), device="cpu")
+    return {"closes": learn(settings, ETH, MODEL, END).closes}
+
+
+def update(
+    repeats: int, home: Path, *, days: int, model: str, closes: int = CLOSES, their_closes: int = 1, jobs: int = JOBS
+) -> Figure:
+    """From a candle's close to a model that has learned from it, predicts, and is on disk."""
+    runs = _in_turns(
+        repeats,
+        {
+            OURS: lambda: _our_closes(home, closes),
+            THEIRS: lambda: _their_closes(days, model, their_closes, jobs, is_trained=True),
+        },
+    )
+    ours, theirs = (_closes(found) for found in runs.values())
+    whole = {name: _samples(found, "wall", "processor") for name, found in ((OURS, ours), (THEIRS, theirs))}
+    times, goal = whole[THEIRS].median / whole[OURS].median, SOONER.get(days, 1.0)
+    name = "LightGBM" if model == LIGHTGBM else "its transformer, one epoch"
+    return Figure(
+        name=f"a candle's close → updated model; FreqAI: {name}, {days} days of 1m candles",
+        goal=f"{goal:g}× sooner",
+        measured=f"{1000 * whole[OURS].median:.0f} ms, FreqAI {whole[THEIRS].median:.2f} s",
+        ratio=f"{times:.1f}× (processor {whole[THEIRS].processor / whole[OURS].processor:.1f}×)",
+        is_reached=times >= goal,
+        samples=whole,
+        notes=(
+            f"both: the candle is taken up, predicted from and learned from, the weights are on disk. Ours takes one "
+            f"step of 32 references (the new ones and replayed ones), every close here, every 15th by default; FreqAI "
+            f"fits all of {days} days anew, {runs[THEIRS][0].result['features']} features (its documented example's, "
+            "one timeframe, no other market)",
+            "ours reads the candle from the feed's landing and keeps candles, indicators, pivots and outcomes in "
+            "tables; FreqAI holds candles in memory and is handed the new one. Left out: Dagster's run around ours, "
+            "FreqAI's look once a second at whose turn it is, and both downloads",
+            f"written a close: ours {_middle(ours, 'written') / 1e3:,.0f} kB, FreqAI "
+            f"{_middle(theirs, 'written') / 1e3:,.0f} kB",
+            _peaks(runs),
+        ),
+    )
+
+
+def prediction(
+    repeats: int, home: Path, *, days: int, closes: int = CLOSES, their_closes: int = 20, jobs: int = JOBS
+) -> Figure:
+    """From a candle's close to a prediction that is kept, without any training."""
+    runs = _in_turns(
+        repeats,
+        {
+            OURS: lambda: _our_closes(home, closes),
+            THEIRS: lambda: _their_closes(days, LIGHTGBM, their_closes, jobs, is_trained=False),
+        },
+    )
+    ours, theirs = (_closes(found) for found in runs.values())
+    samples = {
+        name: _samples(found, "predicted", "predicted_processor") for name, found in ((OURS, ours), (THEIRS, theirs))
+    }
+    times = samples[THEIRS].median / samples[OURS].median
+    kept = runs[THEIRS][0].result
+    return Figure(
+        name="a candle's close → prediction",
+        goal=f"{PREDICTED_SOONER:g}× sooner",
+        measured=f"{1000 * samples[OURS].median:.1f} ms, FreqAI {1000 * samples[THEIRS].median:.0f} ms",
+        ratio=f"{times:.1f}× (processor {samples[THEIRS].processor / samples[OURS].processor:.1f}×)",
+        is_reached=times >= PREDICTED_SOONER,
+        samples=samples,
+        notes=(
+            f"handed to the disk a close: ours {_middle(ours, 'predicted_written') / 1e3:,.0f} kB, FreqAI "
+            f"{_middle(theirs, 'predicted_written') / 1e3:,.1f} kB. Ours stands in the tables when the time is taken, "
+            "and a reference is inserted once; but each time the warehouse closes, the last, incomplete blocks of its "
+            "tables are written anew. Whether that counts as appending is not judged here",
+            f"FreqAI keeps its prediction in memory, and with every new model writes all it has made again, twice: "
+            f"{kept['history_bytes'] / 1e3:.0f} kB for {kept['predictions']:,} predictions here, "
+            f"{kept['history_bytes'] / kept['predictions']:.0f} bytes each; those since the last model are lost with "
+            "its process",
+            "ours: take up, indicators, pivots, a frame of 300 candles, forward, transaction, decision; FreqAI: the "
+            f"features of the newest thousand candles, {kept['features']} of them, and LightGBM on the last row",
+            _peaks(runs),
+        ),
+    )
+
+
+def training(repeats: int, *, days: int, jobs: int = JOBS) -> list[Figure]:
+    """Memory and disk of learning the same days: FreqAI in one training, ours as a backfill."""
+    runs = _in_turns(
+        repeats,
+        {
+            OURS: lambda: _our_learning(days, 0),
+            THEIRS: lambda: take(
+                FREQAI,
+                "freqai_training",
+                **_candles(),
+                days=days,
+                model=LIGHTGBM,
+                test_size=0.25,
+                jobs=jobs,
+            ),
+        },
+    )
+    samples = _whole(runs)
+    peak = {name: median(run.peak_bytes for run in found) for name, found in runs.items()}
+    ours, theirs = runs[OURS][0].result, runs[THEIRS][0].result
+    memory, disk = peak[THEIRS] / peak[OURS], theirs["disk_bytes"] / ours["added_bytes"]
+    largest = sorted(theirs["files"].items(), key=lambda each: -each[1])[:2]
+    notes = (
+        f"FreqAI fits {theirs['rows']:,} rows of {theirs['features']} features once; ours predicts "
+        f"{ours['predicted']:,} times and takes {ours['steps']:,} steps on the way, which FreqAI's training does not",
+    )
+    return [
+        Figure(
+            name=f"memory of learning {days} days of 1m candles",
+            goal=f"{LESS:g}× less",
+            measured=f"{peak[OURS] / 1e6:,.0f} MB, FreqAI {peak[THEIRS] / 1e6:,.0f} MB",
+            ratio=f"{memory:.1f}×",
+            is_reached=memory >= LESS,
+            samples=samples,
+            notes=(*notes, "peaks of whole processes, imports and all"),
+        ),
+        Figure(
+            name=f"disk of learning {days} days of 1m candles",
+            goal=f"{LESS:g}× less",
+            measured=f"{ours['added_bytes'] / 1e6:,.1f} MB, FreqAI {theirs['disk_bytes'] / 1e6:,.1f} MB a model",
+            ratio=f"{disk:.1f}×",
+            is_reached=disk >= LESS,
+            notes=(
+                *notes,
+                f"ours is all that is there beyond the candles: indicators, pivots, {ours['closes']:,} closes of "
+                "references, outcomes and scores, steps, checkpoints, the tape; by folder "
+                + ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in ours["folders"].items() if size > 1e4),
+                "FreqAI's: " + ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in largest) + "; it keeps two",
+                f"written in all: ours {runs[OURS][0].written_bytes / 1e6:,.0f} MB, FreqAI "
+                f"{runs[THEIRS][0].written_bytes / 1e6:,.0f} MB",
+            ),
+        ),
+    ]
+
+
+def prequential(*, days: int, candles: int, every: int, jobs: int = JOBS) -> Figure:
+    """The log loss of the direction of each next candle, said before it was known, over the same candles."""
+    given = {"file": str(FILES[ETH]), "start_ms": to_ms(END), "candles": candles, "days": days, "every": every}
+    took = {
+        OURS: _our_learning(days, candles),
+        THEIRS: take(FREQAI, "freqai_prequential", **given, jobs=jobs, freqai={}),
+        f"{THEIRS}, gentle": take(FREQAI, "freqai_prequential", **given, jobs=jobs, freqai=_gentle(jobs)),
+    }
+    rows, came = _directions(candles)
+    losses = {name: _losses(run.result, rows, came) for name, run in took.items()}
+    found = {
+        name: paired_evidence(rows, loss, losses[OURS], block=every, embargo_until_row=0, seed=0)
+        for name, loss in losses.items()
+        if name != OURS
+    }
+    documented = found[THEIRS]
+    return Figure(
+        name=f"prequential log loss of the next candle's direction, {documented.references:,} candles",
+        goal="no worse than FreqAI",
+        measured=f"{documented.mean_challenger:.5f}, FreqAI {documented.mean_champion:.5f}",
+        ratio=_interval(documented),
+        is_reached=documented.difference <= 0,
+        samples=_whole({name: [run] for name, run in took.items()}),
+        notes=(
+            f"candles without a change have no direction and are left out; intervals of 95 % from blocks of {every} "
+            "candles, each as long as a model of FreqAI's is in use; who knows nothing loses 0.69315",
+            f"both begin {days} days before. FreqAI trains anew every {every} candles on those {days} days, the newest "
+            f"quarter of them held out, as documented ({-(-candles // every)} trainings; live it would train as often "
+            "as it can); ours takes a step every 15 candles",
+            f"not documented, but kinder to LightGBM (few, small, slow trees, all rows): "
+            f"{found[f'{THEIRS}, gentle'].mean_champion:.5f}; ours against it {_interval(found[f'{THEIRS}, gentle'])}",
+            f"right: {', '.join(f'{name} {_right(run.result, came):.2%}' for name, run in took.items())}",
+        ),
+    )
+
+
+def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
+    """A full refit of a transformer by both: one pass over the same rows."""
+    given = {"end_ms": to_ms(END), "days": days, "batch_size": BATCH, "threads": threads}
+    short = f"{OURS}, frames of {WINDOW}"
+    runs = _in_turns(
+        repeats,
+        {
+            OURS: lambda: take(Ours(), "hindsight_refit", **given, lookback=300),
+            short: lambda: take(Ours(), "hindsight_refit", **given, lookback=WINDOW),
+            THEIRS: lambda: take(
+                FREQAI, "freqai_training", **_candles(), days=days, model=TRANSFORMER, test_size=0, jobs=threads
+            ),
+        },
+    )
+    samples = _whole(runs)
+    first = {name: found[0].result for name, found in runs.items()}
+    rows = [found["rows"] for found in first.values()]
+    if max(rows) - min(rows) > 1:
+        raise RuntimeError(f"expected both to be fitted on the same rows, found {rows}")
+    times = samples[THEIRS].median / samples[short].median
+    return Figure(
+        name=f"equal work: a transformer fitted anew, one pass over {rows[0]:,} rows ({days} days)",
+        goal="no slower, with as long a window",
+        measured=f"{samples[short].median:.1f} s, FreqAI {samples[THEIRS].median:.1f} s",
+        ratio=f"{times:.2f}× (frames of 300: {samples[THEIRS].median / samples[OURS].median:.2f}×)",
+        is_reached=times >= 1,
+        samples=samples,
+        notes=(
+            f"both: features, {rows[0]:,} rows once in batches of {BATCH}, {threads} threads, weights saved; FreqAI "
+            "holds no rows out here",
+            f"weights: ours {first[OURS]['weights']:,}, FreqAI's {first[THEIRS]['weights']:,}; ours reads {WINDOW} (or "
+            f"300) candles of its own channels, and pivots; FreqAI's {WINDOW} rows of {first[THEIRS]['features']} "
+            "features",
+            "ours learns 17 numbers (action, candle, trend, pivots) and keeps a running mean of the weights; FreqAI's "
+            "one number, the next return. Ours shuffles, FreqAI's goes backwards in time",
+            _peaks(runs),
+        ),
+    )
+
+
+def _our_closes(home: Path, closes: int) -> Took:
+    return take(Ours(), "hindsight_close", home=str(home), end_ms=to_ms(END), closes=closes)
+
+
+def _their_closes(days: int, model: str, closes: int, jobs: int, *, is_trained: bool) -> Took:
+    given = {"days": days, "model": model, "closes": closes, "is_trained": is_trained, "jobs": jobs}
+    return take(FREQAI, "freqai_close", **_candles(), **given)
+
+
+def _our_learning(days: int, candles: int) -> Took:
+    start, end = END - days * DAY, END + candles * ETH.step
+    return take(Ours(), "hindsight_learning", start_ms=to_ms(start), said_from_ms=to_ms(END), end_ms=to_ms(end))
+
+
+def _candles() -> dict[str, Any]:
+    return {"file": str(FILES[ETH]), "end_ms": to_ms(END)}
+
+
+def _gentle(jobs: int) -> dict[str, Any]:
+    return {**GENTLE, "model_training_parameters": {**GENTLE["model_training_parameters"], "n_jobs": jobs}}
+
+
+def _in_turns(repeats: int, sides: Mapping[str, Any]) -> dict[str, list[Took]]:
+    """`repeats` runs of each side, in rounds, so that what else the machine does falls on all alike."""
+    runs: dict[str, list[Took]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, run in sides.items():
+            runs[name].append(run())
+    return runs
+
+
+def _closes(runs: Iterable[Took]) -> list[dict[str, float]]:
+    return [each for run in runs for each in run.result["closes"]]
+
+
+def _samples(closes: Iterable[dict[str, float]], wall: str, processor: str) -> Samples:
+    return Samples([Sample(each[wall], each[processor]) for each in closes])
+
+
+def _whole(runs: Mapping[str, list[Took]]) -> dict[str, Samples]:
+    return {name: Samples([Sample(run.wall, run.processor) for run in found]) for name, found in runs.items()}
+
+
+def _middle(closes: Iterable[dict[str, float]], name: str) -> float:
+    return median(each[name] for each in closes)
+
+
+def _peaks(runs: Mapping[str, list[Took]]) -> str:
+    peaks = (f"{name} {median(run.peak_bytes for run in found) / 1e6:,.0f} MB" for name, found in runs.items())
+    return f"peak of memory, whole processes, preparation too: {', '.join(peaks)}"
+
+
+def _directions(candles: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row of each of `candles` candles after END, and what the next one did: 1 rose, 0 fell, −1 neither."""
+    first = to_ms(END)
+    end = first + (candles + 1) * ETH.step_ms
+    known = pl.scan_parquet(FILES[ETH]).filter(pl.col("ts_ms").is_between(first, end, closed="left")).collect()
+    if len(known) != candles + 1:
+        raise RuntimeError(f"expected {candles + 1:,} candles after {END}, found {len(known):,}")
+    change = np.diff(known["close"].to_numpy())
+    return known["ts_ms"].to_numpy()[:-1] // ETH.step_ms, np.where(change > 0, 1, np.where(change < 0, 0, -1))
+
+
+def _losses(said: Mapping[str, Any], rows: np.ndarray, came: np.ndarray) -> np.ndarray:
+    """The log loss at each row, NaN where nothing came. Raises RuntimeError where a side did not speak at a row."""
+    if said["rows"] != rows.tolist():
+        raise RuntimeError(f"expected a prediction at each of {len(rows):,} rows, found {len(said['rows']):,}")
+    losses = log_loss(of_what_came(np.array(said["up"]), came == 1))
+    return np.where(came >= 0, losses, np.nan)
+
+
+def _right(said: Mapping[str, Any], came: np.ndarray) -> float:
+    up = np.array(said["up"])[came >= 0] > 0.5
+    return float((up == (came[came >= 0] == 1)).mean())
+
+
+def _interval(evidence: Evidence) -> str:
+    """Ours less theirs: below 0 ours is better."""
+    return f"{evidence.difference:+.5f} ({evidence.low:+.5f} … {evidence.high:+.5f})"
