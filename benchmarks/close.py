@@ -137,7 +137,7 @@ def _remember(settings: Settings, warehouse: Warehouse, stream: Stream, model: s
     )
     with warehouse.writing() as con:
         append(con, "inference_references", stream, [references])
-        note_schema(con, schema_of(settings, stream, model), str(shape), str(kind.config))
+        note_schema(con, schema_of(settings, stream, model), str(shape), kind.text)
         move_watermark(con, model, stream, since, until)
         write_empty_step(con, model, stream, until)
 

@@ -132,7 +132,7 @@ def _refit(
         shuffled = chance.permutation(known)
         for batch in range(0, len(shuffled) - trial.batch_size + 1, trial.batch_size):
             chosen = np.sort(shuffled[batch : batch + trial.batch_size])
-            train(learner, blocks, labels, memory, chosen, NONE_DRAWN, first - 1)
+            train(learner, blocks, labels, memory, chosen, NONE_DRAWN, first - 1, "pivot")
     asked = made[(made >= first) & (made < end)]
     said = [
         forward(learner, blocks.gather(part, memory.norm_params[part - memory.first_row])).predictions

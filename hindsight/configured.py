@@ -34,7 +34,7 @@ def shape_of(settings: Settings, stream: Stream, model: str) -> FrameShape:
 
 def schema_of(settings: Settings, stream: Stream, model: str) -> str:
     """The hash of what goes in and through this model."""
-    return schema_hash(str(model_of(model).config), shape_of(settings, stream, model))
+    return schema_hash(model_of(model).text, shape_of(settings, stream, model))
 
 
 def hyperparameters(settings: Settings) -> Hyperparameters:

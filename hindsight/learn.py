@@ -22,7 +22,6 @@ from hindsight.piece import CHUNK, Clock, Piece, Subject, end_of_piece, pieces, 
 from hindsight.promote import champion_of
 from hindsight.recall import recall_lineage, relive
 from hindsight.recall_blocks import Shared, known_until
-from hindsight.retain import sweep
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import learned_until
 from hindsight.store.market_tables import pivot_mark
@@ -125,7 +124,6 @@ def _lesson(
             begin, last = _due(con, subject, until)
             if begin < last:
                 _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
-                sweep(con, settings, stream, model)
                 number, _ = newest_step(con, model, stream)
                 lineage = recall_lineage(con, settings, model, stream, number)
                 subject.champion = champion_of(con, model, stream, schema_of(settings, stream, model))

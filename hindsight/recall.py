@@ -178,7 +178,7 @@ def recall_memory(
             memory.served_by[at[served]] = references.filter(served)["serving_id"].to_numpy()
             memory.served[at[served]] = references.filter(served)["served"].to_numpy() / np.float32(SERVED_UNIT)
         # What another shape saw is not what this one would: it is judged, and not trained on.
-        same = (references["schema_hash"] == schema_hash(str(kind.config), shape)).to_numpy()
+        same = (references["schema_hash"] == schema_hash(kind.text, shape)).to_numpy()
         memory.trusted[at], proof.proven[at] = same, ~same
         if kind.extras and same.any():
             said = references.filter(same)["extras"].explode().to_numpy()
@@ -238,7 +238,7 @@ def recall_lineage(
     that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
     """
     shape = shape or shape_of(settings, stream, model)
-    schema = schema_hash(str(model_of(model).config), shape)
+    schema = schema_hash(model_of(model).text, shape)
     hyper, device = hyperparameters(settings), device_of(settings)
     kept = read_checkpoints(con, model, stream).filter(
         pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
@@ -317,7 +317,7 @@ def _stretch(
 
 def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> None:
     """Takes the steps of `stretch` again, exactly as they are on record."""
-    learner.hyper = stretch.hyper
+    learner.hyper, market = stretch.hyper, stretch.market
     for event_row, step in zip(stretch.event_rows.tolist(), stretch.steps.iter_rows(named=True), strict=True):
         settled, replayed = (
             made_at_ms(model, stream, np.array(step[name], np.uint64)) // stream.step_ms - 1
@@ -330,7 +330,7 @@ def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> 
             weight_high=step["weight_high"],
         )
         learner.number = step["step"] - 1
-        train(learner, stretch.market.blocks, stretch.market.labels, stretch.memory, settled, drawn, event_row)
+        train(learner, market.blocks, market.labels, stretch.memory, settled, drawn, event_row, step["trigger"])
 
 
 def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:

@@ -101,7 +101,7 @@ def remake(settings: Settings, inference_id: int) -> Remade:
 def _shape_of(con: duckdb.DuckDBPyConnection, row: dict[str, Any]) -> FrameShape:
     """The shape that a reference's schema hash stands for. Raises SchemaMismatch where another model made it."""
     known = find_schema(con, row["schema_hash"])
-    config = str(model_of(row["model"]).config)
+    config = model_of(row["model"]).text
     if known is None or known[1] != config:
         raise SchemaMismatch(
             f"reference {row['inference_id']} was made with input schema {row['schema_hash']} of"

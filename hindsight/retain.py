@@ -5,7 +5,7 @@ A snapshot every `snapshot_every` steps bounds how many steps have to be re-live
 them stay, and the best are ranked among them. The latest of a call is evicted as newer ones come, and its row goes with
 its file: live, that is one a training close. Of those that a promotion has named the row stays: a rollback may bring
 them back. Files are written before the transaction that names them, and removed after the one that no longer does; what
-a kill in between has left is swept away when the next lesson begins.
+a kill in between has left goes with the next eviction.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from hindsight.settings import Settings
 from hindsight.store.promotion_tables import read_promotions
 from hindsight.store.rows import stream_key
 from hindsight.store.training_tables import read_checkpoints, replace_checkpoints
-from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, keep_only, save
+from hindsight.training.checkpoints import CheckpointInfo, checkpoint_file, save
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
@@ -48,7 +48,7 @@ def save_snapshots(
             checkpoint_id=taken.number,
             event_time=event_time.isoformat(),
             schema_hash=schema,
-            model_config=str(model_of(model).config),
+            model_config=model_of(model).text,
             hyperparameters=learner.hyper.as_dict(),
             metric=metric.name,
             metric_value=value,
@@ -141,14 +141,17 @@ def retain(
         needed_from,
         model_of(model).metric,
     )
+    files = [*files, *(file for file in _left_behind(settings, stream, model, judged) if file not in files)]
     has_served = pl.col("checkpoint_id").is_in(read_promotions(con, model, stream)["serving_after"].implode())
     replace_checkpoints(con, model, stream, judged.filter(pl.col("evicted_at").is_null() | has_served))
     return files
 
 
-def sweep(con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, model: str) -> None:
-    """Removes the files of checkpoints that no row names. Only for who holds the lesson: another one's next file would
-    not be named yet."""
-    here = read_checkpoints(con, model, stream).filter(pl.col("evicted_at").is_null())
-    folder = settings.checkpoints_path / checkpoint_file(model, stream, 0).parent
-    keep_only(folder, {Path(file).stem for file in here["file"]})
+def _left_behind(settings: Settings, stream: Stream, model: str, judged: pl.DataFrame) -> list[Path]:
+    """Files of checkpoints that no row names, and half-written ones: a kill has come before their removal."""
+    folder = checkpoint_file(model, stream, 0).parent
+    here = settings.checkpoints_path / folder
+    named, newest = set(judged.filter(pl.col("evicted_at").is_null())["file"]), max(judged["checkpoint_id"].to_list())
+    whole = [path for path in here.glob(f"{'[0-9]' * 9}.safetensors") if int(path.stem) <= newest]
+    found = [folder / path.name for path in (*whole, *here.glob(".[0-9]*.[0-9]*"))]
+    return [file for file in found if str(file) not in named]

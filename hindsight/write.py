@@ -50,13 +50,14 @@ class LearnReport:
     graded: int = 0  # trends, expired ones included
     steps: int = 0
     loss_sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LOSS_PARTS, 0.0))
+    loss_steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LOSS_PARTS, 0))  # that asked for it
     seconds: float = 0.0
     seconds_inside: float = 0.0
 
     @property
     def losses(self) -> dict[str, float]:
-        """Mean training loss over the steps, by part."""
-        return {part: total / max(self.steps, 1) for part, total in self.loss_sums.items()}
+        """Mean training loss by part, over the steps that asked for it: of a trend most do not."""
+        return {part: total / max(self.loss_steps[part], 1) for part, total in self.loss_sums.items()}
 
 
 def publish(subject: Subject, learner: Learner, report: LearnReport, piece: Piece) -> None:
@@ -124,6 +125,7 @@ def write(subject: Subject, learner: Learner, report: LearnReport, piece: Piece,
     report.steps += len(piece.learned.steps)
     for part in LOSS_PARTS:
         report.loss_sums[part] += sum(step.loss[part] for step in piece.learned.steps)
+        report.loss_steps[part] += sum(step.loss[part] != 0 for step in piece.learned.steps)
 
 
 def _note(con: duckdb.DuckDBPyConnection, subject: Subject, stage: Stage, closes: list[datetime]) -> None:
@@ -171,7 +173,7 @@ def _append_references(
     hidden, passed = piece.memory.hidden[at], max(said, default=None)
     append_hidden(con, model, stream, references["made_at"], hidden, subject.now, passed)
     shape = piece.market.blocks.shape
-    note_schema(con, schema_of(settings, stream, model), str(shape), str(model_of(model).config))
+    note_schema(con, schema_of(settings, stream, model), str(shape), model_of(model).text)
 
 
 def _look(subject: Subject, learner: Learner, piece: Piece, end: int, snapshots: list[Snapshot]) -> pl.DataFrame | None:

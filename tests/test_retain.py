@@ -176,12 +176,14 @@ def test_what_a_kill_left_among_the_checkpoints_is_gone_after_the_next_lesson(
     settings = copy_home(venue_home)
     learn(settings, settings.streams[0], "transformer", datetime(2024, 3, 1, 1, tzinfo=UTC))
     some = settings.checkpoints_path / table(settings, "checkpoints", "checkpoint_id")["file"][0]
-    for left in ("000000007.safetensors", "000000007.json", f".{some.name}.4711"):
+    for left in ("000000001.safetensors", "000000001.json", f".{some.name}.4711"):
         some.with_name(left).write_bytes(b"left")
+    (some.parent / "a folder of somebody's").mkdir()
     learn(settings, settings.streams[0], "transformer", datetime(2024, 3, 1, 2, tzinfo=UTC))
     files = [Path(file) for file in table(settings, "checkpoints", "checkpoint_id")["file"]]
     named = {settings.checkpoints_path / each for file in files for each in (file, file.with_suffix(".json"))}
-    assert set(some.parent.iterdir()) == named
+    assert {path for path in some.parent.iterdir() if path.is_file()} == named
+    assert (some.parent / "a folder of somebody's").is_dir()
 
 
 def test_a_pinned_checkpoint_stays_pinned_when_it_is_the_latest_of_the_next_run_too(

@@ -235,7 +235,8 @@ create table if not exists training_steps (
     weight_normal float not null, weight_high float not null,    -- importance of a normal and of a high draw
     seed ubigint not null,
     loss float not null, loss_action float not null, loss_candle float not null,
-    loss_trend float not null, loss_pivot float not null,
+    loss_trend float not null,           -- 0 where none was asked
+    loss_pivot float not null,
     loss_value float,                    -- of the worths of positions; 0 where the model has none
     checkpoint_before integer not null, checkpoint_after integer not null,
     schema_hash varchar not null, hyperparameters varchar not null,      -- JSON

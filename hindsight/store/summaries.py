@@ -93,7 +93,7 @@ BY_MONTH = {
         select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month,
                count(*) as training_steps, avg(loss) as loss,
                avg(loss_action) as loss_action, avg(loss_candle) as loss_candle,
-               avg(loss_trend) as loss_trend, avg(loss_pivot) as loss_pivot, avg(loss_value) as loss_value,
+               avg(nullif(loss_trend, 0)) as loss_trend, avg(loss_pivot) as loss_pivot, avg(loss_value) as loss_value,
                count(*) / nullif(sum(seconds), 0) as steps_per_second
         from training_steps
         where {of_stream} and event_time >= $start and event_time < $end

@@ -6,7 +6,7 @@ training steps behind it; 0 is the initial weights, which follow from the seed a
 
 import json
 import os
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,13 +77,6 @@ def remove(path: Path) -> None:
     """Takes an evicted checkpoint off the disk; one that is gone already is no error."""
     path.unlink(missing_ok=True)
     path.with_suffix(".json").unlink(missing_ok=True)
-
-
-def keep_only(folder: Path, stems: Set[str]) -> None:
-    """Takes everything else off the disk that lies in a folder of checkpoints, what was being written included."""
-    for path in folder.iterdir() if folder.exists() else ():
-        if path.stem not in stems:
-            path.unlink(missing_ok=True)
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

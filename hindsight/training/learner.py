@@ -62,8 +62,9 @@ def tensors_of(learner: Learner) -> Tensors:
     """Copies of weights, running mean and optimizer state on the CPU, by flat names."""
     named = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
     named |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
-    for index, state in learner.optimizer.state_dict()["state"].items():
-        named |= {f"optimizer.{index}.{moment}": state[moment] for moment in _MOMENTS}
+    for name, parameter in learner.model.named_parameters():
+        if state := learner.optimizer.state.get(parameter):
+            named |= {f"optimizer.{name}.{moment}": state[moment] for moment in _MOMENTS}
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in named.items()}
 
 
@@ -72,13 +73,11 @@ def restore(learner: Learner, tensors: Tensors, number: int) -> None:
     try:
         learner.model.load_state_dict(_below(tensors, "model."))
         learner.average.load_state_dict(_below(tensors, "average."))
-        optimizer = learner.optimizer.state_dict()
-        parameters = list(learner.model.parameters())
-        optimizer["state"] = {
-            index: {moment: tensors[f"optimizer.{index}.{moment}"] for moment in _MOMENTS}
-            for index in range(len(parameters))
-        }
-        learner.optimizer.load_state_dict(optimizer)
+        for name, parameter in learner.model.named_parameters():
+            state = {moment: tensors[f"optimizer.{name}.{moment}"].to(learner.device, copy=True) for moment in _MOMENTS}
+            if state["exp_avg"].shape != parameter.shape:
+                raise KeyError(f"optimizer.{name}: expected {list(parameter.shape)}")
+            learner.optimizer.state[parameter] = state
     except (RuntimeError, KeyError) as error:
         raise CheckpointUnreadable(f"checkpoint {number} does not fit the model it is for: {error}") from error
     learner.number = number

@@ -143,7 +143,7 @@ def learn_rows(
             if len(settled) + len(drawn.rows) == 0:
                 break
             started = time.perf_counter()
-            loss = train(learner, blocks, labels, memory, settled + memory.first_row, drawn, row)
+            loss = train(learner, blocks, labels, memory, settled + memory.first_row, drawn, row, trigger)
             memory.uses[settled] += 1
             memory.uses[drawn.rows - memory.first_row] += 1
             learned.steps.append(
@@ -213,15 +213,26 @@ def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Row
 
 
 def train(
-    learner: Learner, blocks: Blocks, labels: Labels, memory: Memory, settled: Rows, drawn: Draw, row: int
+    learner: Learner,
+    blocks: Blocks,
+    labels: Labels,
+    memory: Memory,
+    settled: Rows,
+    drawn: Draw,
+    row: int,
+    trigger: str,
 ) -> Loss:
-    """The step that the event at `row` makes; `memory` stands beside `labels`. Used to learn and to re-live."""
+    """The step that the event at `row` makes; `memory` stands beside `labels`. Used to learn and to re-live.
+
+    What a pivot has graded is asked for its trend, and nothing else is.
+    """
     rows = np.concatenate([settled, drawn.rows])
     normal = len(drawn.rows) - drawn.high
     weights = np.concatenate(
         [np.ones(len(settled)), np.full(drawn.high, drawn.weight_high), np.full(normal, drawn.weight_normal)]
     ).astype(np.float32)
-    batch = learner.objective.batch(learner, blocks, labels, memory, rows, len(settled), weights, row)
+    graded = len(settled) if trigger == "pivot" else 0
+    batch = learner.objective.batch(learner, blocks, labels, memory, rows, graded, weights, row)
     started = time.perf_counter()
     loss = learner.objective.step(learner, batch)
     learner.number += 1

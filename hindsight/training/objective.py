@@ -40,12 +40,12 @@ class Objective(Protocol):
         labels: Labels,
         memory: Memory,
         rows: Rows,
-        new: int,
+        graded: int,
         weights: Frames,
         row: int,
     ) -> Any:
-        """The examples made at `rows`, with what was known of them at the close of `row`. The first `new` of them are
-        new in this step, the others replayed."""
+        """The examples made at `rows`, with what was known of them at the close of `row`; only the first `graded` of
+        them are asked for their trend."""
         ...
 
     def step(self, learner: "Learner", batch: Any) -> Loss:
@@ -60,7 +60,8 @@ class Objective(Protocol):
 
 
 class Supervised:
-    """Every answer is a target, a trend once; a reference whose trend was predicted wrongly is corrective."""
+    """Every answer is a target, a trend once, when its pivot confirms it. A reference whose trend was predicted wrongly
+    is corrective."""
 
     def act(self, learner: "Learner", memory: Memory, at: Rows, extras: Frames) -> Frames:
         return extras
@@ -76,12 +77,12 @@ class Supervised:
         labels: Labels,
         memory: Memory,
         rows: Rows,
-        new: int,
+        graded: int,
         weights: Frames,
         row: int,
     ) -> Batch:
         known = memory.norm_params[rows - labels.first_row]
-        return make_batch(blocks, labels, known, rows, new, weights, row, learner.device)
+        return make_batch(blocks, labels, known, rows, graded, weights, row, learner.device)
 
     def step(self, learner: "Learner", batch: Batch) -> Loss:
         number = learner.number + 1 - learner.born_at

@@ -78,7 +78,7 @@ class QLearning:
         labels: Labels,
         memory: Memory,
         rows: Rows,
-        new: int,
+        graded: int,
         weights: Frames,
         row: int,
     ) -> ValueBatch:
@@ -86,7 +86,7 @@ class QLearning:
         found = transitions(labels, memory, rows - memory.first_row, row, learner.hyper)
         # The frames at both ends are gathered at once. Nobody asks for the answers at the other one.
         both, weights = np.concatenate([rows, found.next_at + memory.first_row]), np.concatenate([weights, weights])
-        batch = SUPERVISED.batch(learner, blocks, labels, memory, both, new, weights, row)
+        batch = SUPERVISED.batch(learner, blocks, labels, memory, both, graded, weights, row)
 
         def tensor(values: ArrayLike) -> Tensor:
             return torch.from_numpy(np.asarray(values, np.float32)).to(learner.device, non_blocking=True)

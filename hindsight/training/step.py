@@ -20,6 +20,7 @@ from hindsight.inference.predictions import TARGET_AGES
 from hindsight.inference.trading import TradingCost
 from hindsight.training.models.opinion import ModelOutput
 
+RULES = "step 2"  # another number where the same records of steps would lead to other weights
 LOSS_PARTS = ("total", "action", "candle", "trend", "pivot", "value")
 
 
@@ -99,8 +100,8 @@ class Loss:
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
-    """AdamW, fused. What multiplies decays; biases and the gains of norms do not: they hold no pattern to forget, and a
-    decay this strong would keep them near zero. Source: Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
+    """AdamW, fused. Matrices decay; biases and the gains of norms do not: they hold no pattern to forget, and a decay
+    this strong would keep them near zero. Source: Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
     """
     matrices = [weights for weights in model.parameters() if weights.ndim > 1]
     others = [weights for weights in model.parameters() if weights.ndim <= 1]
@@ -125,15 +126,15 @@ def make_batch(
     labels: Labels,
     norm_params: Frames,
     rows: NDArray[np.int64],
-    new: int,
+    graded: int,
     weights: Frames,
     event_row: int,
     device: torch.device,
 ) -> Batch:
     """The examples made at `rows`, with every answer known at the close of `event_row` and none that came later.
 
-    The first `new` of them are new, and the others replayed. These are not asked for their trend again: all references
-    between two pivots share one, and so few different answers are soon known by heart.
+    Only the first `graded` of them are asked for their trend: all references between two pivots share one, and so few
+    different answers are soon known by heart where they are asked again.
     `norm_params` [B, 4] and `weights` [B] stand beside `rows` [B].
     """
     at = rows - labels.first_row
@@ -142,7 +143,7 @@ def make_batch(
     returns = candle.log_returns[at]
     candle_known = candle.usable[at] & (candle.settled[at] <= event_row)
     pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
-    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < new)
+    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < graded)
     next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
 
     def tensor(values: ArrayLike) -> Tensor:
@@ -225,7 +226,8 @@ def follow(average: nn.Module, model: nn.Module, hyper: Hyperparameters, number:
     Source: Shamir & Zhang 2013, https://arxiv.org/abs/1212.1824, §4 (polynomial-decay averaging, η = 3)
     """
     weight = max(1 - hyper.average_decay, 4 / (number + 3))
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
+    for mean, newest in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(newest, weight)
 
 
 def _binary(logit: Tensor, truth: Tensor) -> Tensor:

@@ -533,7 +533,7 @@ def test_where_returns_follow_each_other_it_earns_more_than_that_costs(market_of
 
 
 def test_where_nothing_can_be_known_it_stays_out_and_being_flat_is_worth_nothing(market_of: Callable, table: Callable):
-    settings = market_of(simulated_signal="none", fee=0.0004, half_spread=0.00005)
+    settings = market_of(simulated_signal="none")
     experience = table(settings, "experiences", "made_at")
     references = table(settings, "inference_references", "made_at").tail(600)
     q = np.array(references["extras"].to_list())[:, Q]

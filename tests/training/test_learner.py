@@ -78,8 +78,12 @@ def test_a_restored_learner_has_every_tensor_and_the_number(stretch, fresh_learn
     [
         pytest.param(lambda tensors: tensors.pop("model.tokens.0.embed.weight"), id="a weight missing"),
         pytest.param(lambda tensors: tensors.pop("average.tokens.0.embed.bias"), id="a mean missing"),
-        pytest.param(lambda tensors: tensors.pop("optimizer.0.exp_avg"), id="a moment missing"),
+        pytest.param(lambda tensors: tensors.pop("optimizer.tokens.0.embed.weight.exp_avg"), id="a moment missing"),
         pytest.param(lambda tensors: tensors.update({"model.tokens.0.embed.bias": torch.zeros(3)}), id="another shape"),
+        pytest.param(
+            lambda tensors: tensors.update({"optimizer.tokens.0.embed.bias.exp_avg": torch.zeros(3)}),
+            id="a moment of another shape",
+        ),
         pytest.param(lambda tensors: tensors.clear(), id="nothing"),
     ],
 )

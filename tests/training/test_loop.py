@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from hindsight.inference.frames import COLUMNS, Superseded, Tape
+from hindsight.inference.labels import VALIDATED
 from hindsight.training.learner import Learner, restore, tensors_of
 from hindsight.training.loop import Cadence, events, forward, newly_settled
+from hindsight.training.objective import Supervised
 from hindsight.training.step import loss_of, make_batch, train_step
 
 # fmt: off
@@ -179,19 +181,39 @@ def test_a_batch_knows_an_answer_only_from_the_close_at_which_it_settled(stretch
     """The masks, by ten plain lines."""
     rows, norm, event_row = example
     labels = stretch.market.labels
-    new, weights = 12, np.ones(40, np.float32)
-    batch = make_batch(stretch.market.blocks, labels, norm, rows, new, weights, event_row, torch.device("cpu"))
+    asked, weights = 4, np.ones(40, np.float32)
+    batch = make_batch(stretch.market.blocks, labels, norm, rows, asked, weights, event_row, torch.device("cpu"))
     at = rows - labels.first_row
     for index, place in enumerate(at.tolist()):
         known = labels.candle.usable[place] and labels.candle.settled[place] <= event_row
         assert batch.candle_mask_B[index] == known
         graded = labels.trend.status[place] == 0 and labels.trend.settled[place] <= event_row
-        assert batch.trend_mask_B[index] == (graded and index < new)  # a trend is asked once
+        assert batch.trend_mask_B[index] == (graded and index < asked)
         turned = [labels.pivot.usable[place, k] and labels.pivot.settled[place, k] <= event_row for k in range(4)]
         assert batch.pivot_mask_BK[index].tolist() == turned
         assert batch.high_mask_B[index] == (turned[0] or turned[1])
+    assert ((labels.trend.status[at[asked:]] == 0) & (labels.trend.settled[at[asked:]] <= event_row)).any()
     for mask in (batch.candle_mask_B, batch.trend_mask_B, batch.pivot_mask_BK, batch.high_mask_B):
         assert 0 < mask.sum() < mask.numel()
+
+
+def test_each_trend_is_asked_once_when_its_pivot_confirms_it(stretch, fresh_learner: Callable):
+    asked: list[int] = []
+
+    class Asking(Supervised):
+        def batch(self, learner, blocks, labels, memory, rows, graded, weights, row):
+            batch = super().batch(learner, blocks, labels, memory, rows, graded, weights, row)
+            now = rows[batch.trend_mask_B.numpy() == 1]
+            assert (labels.trend.settled[now - labels.first_row] == row).all()
+            asked.extend(now.tolist())
+            return batch
+
+    learner, memory, trend = fresh_learner(), stretch.new_memory(), stretch.market.labels.trend
+    learner.objective = Asking()
+    stretch.run(learner, memory, 0, 420)
+    answered = memory.made & (trend.status == VALIDATED) & (trend.settled < stretch.first + 420)
+    assert sorted(asked) == (np.flatnonzero(answered) + memory.first_row).tolist()
+    assert len(asked) > 100
 
 
 def test_answers_that_are_not_known_yet_change_neither_loss_nor_gradient(stretch, example, fresh_learner: Callable):

@@ -104,7 +104,7 @@ def test_the_mean_that_predicts_starts_with_the_weights_and_then_lags_behind_the
     assert shares[2] == pytest.approx(0.01, abs=1e-3)
 
 
-def test_only_what_multiplies_decays(any_learner: Callable):
+def test_only_matrices_decay(any_learner: Callable):
     """A step whose loss asks for nothing leaves biases and gains of norms as they are."""
     learner = any_learner()
     hyper = replace(learner.hyper, learning_rate=0.01, weight_decay=3.0)

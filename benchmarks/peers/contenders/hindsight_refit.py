@@ -54,7 +54,7 @@ def prepare(end_ms: int, days: int, batch_size: int, lookback: int, threads: int
         shuffled = chance.permutation(rows)
         for at in range(0, len(rows) - batch_size + 1, batch_size):
             chosen = np.sort(shuffled[at : at + batch_size])
-            train(learner, market.blocks, market.labels, memory, chosen, NONE_DRAWN, last - 1)
+            train(learner, market.blocks, market.labels, memory, chosen, NONE_DRAWN, last - 1, "pivot")
         taken = Snapshot(
             number=learner.number, event_row=last - 1, tensors=tensors_of(learner), measured=Measured(np.nan, 0)
         )

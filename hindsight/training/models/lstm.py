@@ -24,7 +24,7 @@ class LstmConfig:
     width: int = 64
 
     def __str__(self) -> str:
-        return f"lstm 2 {asdict(self)}"
+        return f"lstm {asdict(self)}"
 
 
 class Recurrence(nn.Module):

@@ -21,6 +21,7 @@ from hindsight.inference.completeness import OPTIONAL
 from hindsight.inference.shape import FrameShape
 from hindsight.training.metrics import LOG_LOSS, Metric
 from hindsight.training.objective import SUPERVISED, Objective
+from hindsight.training.step import RULES
 
 GROUP = "hindsight.models"
 OURS = {name: f"hindsight.training.models.{name}" for name in ("transformer", "cnn", "lstm", "dqn")}
@@ -51,6 +52,12 @@ class Model:
     extras: tuple[str, ...] = ()
     objective: Objective = SUPERVISED
     metric: Metric = LOG_LOSS
+
+    @property
+    def text(self) -> str:
+        """What frames go through and how it is trained, as it goes into the schema hash: a change of either begins a
+        new lineage."""
+        return f"{self.config}, {RULES}"
 
 
 @cache

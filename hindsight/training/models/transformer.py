@@ -36,7 +36,7 @@ class TransformerConfig:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
 
     def __str__(self) -> str:
-        return f"transformer 3 {asdict(self)}"
+        return f"transformer 2 {asdict(self)}"
 
 
 class Block(nn.Module):
