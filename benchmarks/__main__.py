@@ -12,9 +12,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.figure import Figure, show, skipped, summarise
+from benchmarks.figure import Figure, show, skipped, summarise, wide_console
 from benchmarks.homes import CANDLES, scratch
 from benchmarks.sampling import machine
 
@@ -50,8 +48,7 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no figure {', '.join(sorted(unknown))}; there are {every}")
     home = chosen.home.resolve() if chosen.home else None
-    # A table cut to the width of a log file's missing terminal would say nothing.
-    console = Console() if Console().is_terminal else Console(width=150)
+    console = wide_console()
     console.print(machine(), highlight=False)
     figures: list[Figure] = []
     with scratch():

@@ -27,6 +27,11 @@ class Figure:
         return {True: "reached", False: "missed", None: "skipped"}[self.is_reached]
 
 
+def wide_console(width: int = 150) -> Console:
+    """The terminal; without one, as wide as tables need: cut to a log file's missing width they would say nothing."""
+    return Console() if Console().is_terminal else Console(width=width)
+
+
 def skipped(name: str, reason: str) -> Figure:
     """A figure that cannot be measured here."""
     return Figure(name=name, goal="", measured=reason, ratio="", is_reached=None)

@@ -15,6 +15,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figure import wide_console
 from benchmarks.real_trial import (
     FROZEN,
     HINDSIGHT,
@@ -45,7 +46,7 @@ DAY_MS, DAY_ROWS = 86_400_000, 1440
 
 def report(trial: Trial) -> None:
     """Prints who lost how much, and by how much less than the class prior and than the same model in hindsight."""
-    console = Console() if Console().is_terminal else Console(width=150)
+    console = wide_console()
     found = {model: said_by(trial, model) for model in trial.models if is_learned(trial, HINDSIGHT, model)}
     if not found:
         console.print(f"{trial.symbol}: nothing is learned up to {trial.until:%Y-%m-%d}")

@@ -21,7 +21,7 @@ from hindsight.recall import Market, recall_market, recall_memory
 from hindsight.settings import Settings, load
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.learner import new_learner
+from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import AT_ONCE, forward, train
 from hindsight.training.memory import Memory
 from hindsight.training.replay import Draw, step_seed
@@ -127,18 +127,26 @@ def _refit(
     learner = new_learner(model, hyperparameters(settings), device_of(settings), blocks.shape)
     made = np.flatnonzero(memory.made) + memory.first_row
     known = made[(made >= oldest) & (labels.candle.settled[made - memory.first_row] < first)]
-    chance = np.random.Generator(np.random.PCG64(step_seed(settings.seed, first, "candle")))
-    for _ in range(trial.passes):
-        shuffled = chance.permutation(known)
-        for batch in range(0, len(shuffled) - trial.batch_size + 1, trial.batch_size):
-            chosen = np.sort(shuffled[batch : batch + trial.batch_size])
-            train(learner, blocks, labels, memory, chosen, NONE_DRAWN, first - 1, "pivot")
+    fit(learner, market, memory, known, first - 1, batch_size=trial.batch_size, passes=trial.passes)
     asked = made[(made >= first) & (made < end)]
     said = [
         forward(learner, blocks.gather(part, memory.norm_params[part - memory.first_row])).predictions
         for part in np.array_split(asked, max(1, -(-len(asked) // AT_ONCE)))
     ]
     return asked, np.concatenate(said), learner.number
+
+
+def fit(
+    learner: Learner, market: Market, memory: Memory, rows: np.ndarray, event_row: int, *, batch_size: int, passes: int
+) -> None:
+    """Takes the loop's training step on every whole batch of the references at `rows`, in shuffled passes, with every
+    answer that was known at the close of `event_row`."""
+    chance = np.random.Generator(np.random.PCG64(step_seed(learner.hyper.seed, event_row + 1, "candle")))
+    for _ in range(passes):
+        shuffled = chance.permutation(rows)
+        for at in range(0, len(rows) - batch_size + 1, batch_size):
+            chosen = np.sort(shuffled[at : at + batch_size])
+            train(learner, market.blocks, market.labels, memory, chosen, NONE_DRAWN, event_row, "pivot")
 
 
 def recalled(settings: Settings, model: str, until: datetime) -> tuple[Market, Memory]:

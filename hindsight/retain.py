@@ -141,10 +141,9 @@ def retain(
         needed_from,
         model_of(model).metric,
     )
-    files = [*files, *(file for file in _left_behind(settings, stream, model, judged) if file not in files)]
     has_served = pl.col("checkpoint_id").is_in(read_promotions(con, model, stream)["serving_after"].implode())
     replace_checkpoints(con, model, stream, judged.filter(pl.col("evicted_at").is_null() | has_served))
-    return files
+    return list({*files, *_left_behind(settings, stream, model, judged)})
 
 
 def _left_behind(settings: Settings, stream: Stream, model: str, judged: pl.DataFrame) -> list[Path]:

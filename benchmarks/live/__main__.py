@@ -19,9 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.figure import summarise
+from benchmarks.figure import summarise, wide_console
 from benchmarks.live import latency
 from benchmarks.live.latency import Configuration
 from benchmarks.live.report import Report
@@ -49,7 +47,7 @@ def main() -> None:
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     # A table cut to the width of a log file's missing terminal would say nothing.
-    report = Report(Console() if Console().is_terminal else Console(width=170), chosen.out and chosen.out.resolve())
+    report = Report(wide_console(170), chosen.out and chosen.out.resolve())
     report.console.print(report.told["machine"], highlight=False)
     with _place(chosen.home) as folder:
         for name in chosen.names or NAMES:

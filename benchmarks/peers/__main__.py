@@ -11,9 +11,7 @@ temporary folder.
 import argparse
 import importlib
 
-from rich.console import Console
-
-from benchmarks.figure import Figure, show, skipped, summarise
+from benchmarks.figure import Figure, show, skipped, summarise, wide_console
 from benchmarks.homes import CANDLES, scratch
 from benchmarks.sampling import machine
 
@@ -31,8 +29,7 @@ def main() -> None:
     unknown = set(chosen.rows) - set(ROWS)
     if unknown:
         parser.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    # A table cut to the width of a log file's missing terminal would say nothing.
-    console = Console() if Console().is_terminal else Console(width=150)
+    console = wide_console()
     console.print(machine(), highlight=False)
     figures: list[Figure] = []
     with scratch():

@@ -17,6 +17,7 @@ from benchmarks import fresh
 from benchmarks.figure import Figure
 from benchmarks.homes import ETH, FILES, MODEL, begin_learning_at, new_folder, record, settings_in
 from benchmarks.peers.environments import Environment, Ours, Took, take
+from benchmarks.peers.turns import Taken, in_turns
 from benchmarks.sampling import Sample, Samples
 from hindsight.inference.evidence import Evidence, paired_evidence
 from hindsight.inference.predictions import log_loss, of_what_came
@@ -93,13 +94,14 @@ def update(
     repeats: int, home: Path, *, days: int, model: str, closes: int = CLOSES, their_closes: int = 1, jobs: int = JOBS
 ) -> Figure:
     """From a candle's close to a model that has learned from it, predicts, and is on disk."""
-    runs = _in_turns(
+    taken = in_turns(
         repeats,
         {
             OURS: lambda: _our_closes(home, closes),
             THEIRS: lambda: _their_closes(days, model, their_closes, jobs, is_trained=True),
         },
     )
+    runs = taken.runs
     ours, theirs = (_closes(found) for found in runs.values())
     whole = {name: _samples(found, "wall", "processor") for name, found in ((OURS, ours), (THEIRS, theirs))}
     times, goal = whole[THEIRS].median / whole[OURS].median, SOONER.get(days, 1.0)
@@ -130,13 +132,14 @@ def prediction(
     repeats: int, home: Path, *, days: int, closes: int = CLOSES, their_closes: int = 20, jobs: int = JOBS
 ) -> Figure:
     """From a candle's close to a prediction that is kept, without any training."""
-    runs = _in_turns(
+    taken = in_turns(
         repeats,
         {
             OURS: lambda: _our_closes(home, closes),
             THEIRS: lambda: _their_closes(days, LIGHTGBM, their_closes, jobs, is_trained=False),
         },
     )
+    runs = taken.runs
     ours, theirs = (_closes(found) for found in runs.values())
     samples = {
         name: _samples(found, "predicted", "predicted_processor") for name, found in ((OURS, ours), (THEIRS, theirs))
@@ -168,7 +171,7 @@ def prediction(
 
 def training(repeats: int, *, days: int, jobs: int = JOBS) -> list[Figure]:
     """Memory and disk of learning the same days: FreqAI in one training, ours as a backfill."""
-    runs = _in_turns(
+    taken = in_turns(
         repeats,
         {
             OURS: lambda: _our_learning(days, 0),
@@ -183,7 +186,8 @@ def training(repeats: int, *, days: int, jobs: int = JOBS) -> list[Figure]:
             ),
         },
     )
-    samples = _whole(runs)
+    runs = taken.runs
+    samples = taken.samples
     peak = {name: median(run.peak_bytes for run in found) for name, found in runs.items()}
     ours, theirs = runs[OURS][0].result, runs[THEIRS][0].result
     memory, disk = peak[THEIRS] / peak[OURS], theirs["disk_bytes"] / ours["added_bytes"]
@@ -243,7 +247,7 @@ def prequential(*, days: int, candles: int, every: int, jobs: int = JOBS) -> Fig
         measured=f"{documented.mean_challenger:.5f}, FreqAI {documented.mean_champion:.5f}",
         ratio=_interval(documented),
         is_reached=documented.difference <= 0,
-        samples=_whole({name: [run] for name, run in took.items()}),
+        samples=Taken(runs={name: [run] for name, run in took.items()}).samples,
         notes=(
             f"candles without a change have no direction and are left out; intervals of 95 % from blocks of {every} "
             "candles, each as long as a model of FreqAI's is in use; who knows nothing loses 0.69315",
@@ -261,7 +265,7 @@ def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
     """A full refit of a transformer by both: one pass over the same rows."""
     given = {"end_ms": to_ms(END), "days": days, "batch_size": BATCH, "threads": threads}
     short = f"{OURS}, frames of {WINDOW}"
-    runs = _in_turns(
+    taken = in_turns(
         repeats,
         {
             OURS: lambda: take(Ours(), "hindsight_refit", **given, lookback=300),
@@ -271,7 +275,8 @@ def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
             ),
         },
     )
-    samples = _whole(runs)
+    runs = taken.runs
+    samples = taken.samples
     first = {name: found[0].result for name, found in runs.items()}
     rows = [found["rows"] for found in first.values()]
     if max(rows) - min(rows) > 1:
@@ -319,25 +324,12 @@ def _gentle(jobs: int) -> dict[str, Any]:
     return {**GENTLE, "model_training_parameters": {**GENTLE["model_training_parameters"], "n_jobs": jobs}}
 
 
-def _in_turns(repeats: int, sides: Mapping[str, Any]) -> dict[str, list[Took]]:
-    """`repeats` runs of each side, in rounds, so that what else the machine does falls on all alike."""
-    runs: dict[str, list[Took]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, run in sides.items():
-            runs[name].append(run())
-    return runs
-
-
 def _closes(runs: Iterable[Took]) -> list[dict[str, float]]:
     return [each for run in runs for each in run.result["closes"]]
 
 
 def _samples(closes: Iterable[dict[str, float]], wall: str, processor: str) -> Samples:
     return Samples([Sample(each[wall], each[processor]) for each in closes])
-
-
-def _whole(runs: Mapping[str, list[Took]]) -> dict[str, Samples]:
-    return {name: Samples([Sample(run.wall, run.processor) for run in found]) for name, found in runs.items()}
 
 
 def _middle(closes: Iterable[dict[str, float]], name: str) -> float:

@@ -1,7 +1,7 @@
 """Both sides of a row in turns: what they answer is compared once, then their runs are measured."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,7 @@ class Side:
     contender: str
     given: dict[str, Any] = field(default_factory=dict)
 
-    def run(self) -> Took:
+    def __call__(self) -> Took:
         """One measured run."""
         return take(self.environment, self.contender, **self.given, answer=None)
 
@@ -57,13 +57,13 @@ class Taken:
         ]
 
 
-def in_turns(repeats: int, sides: dict[str, Side]) -> Taken:
+def in_turns(repeats: int, runs: Mapping[str, Callable[[], Took]]) -> Taken:
     """`repeats` runs of each side, in rounds, so that what else the machine does falls on all alike."""
-    runs: dict[str, list[Took]] = {name: [] for name in sides}
+    taken: dict[str, list[Took]] = {name: [] for name in runs}
     for _ in range(repeats):
-        for name, side in sides.items():
-            runs[name].append(side.run())
-    return Taken(runs=runs)
+        for name, run in runs.items():
+            taken[name].append(run())
+    return Taken(runs=taken)
 
 
 def check(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from benchmarks.homes import ETH, MODEL, settings_in, warehouse_in
-from benchmarks.real_trial import NONE_DRAWN
+from benchmarks.real_trial import fit
 from hindsight.configured import device_of, hyperparameters, schema_of, shape_of
 from hindsight.exchange.sources import open_source
 from hindsight.market.streams import Window, from_ms
@@ -15,9 +15,8 @@ from hindsight.recall import recall_market, recall_memory
 from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.retain import save_snapshots
 from hindsight.training.learner import new_learner, tensors_of
-from hindsight.training.loop import Snapshot, train
+from hindsight.training.loop import Snapshot
 from hindsight.training.metrics import Measured
-from hindsight.training.replay import step_seed
 
 WARM_UP = timedelta(days=1)  # candles before those that are fitted: frames and indicators reach back
 
@@ -50,11 +49,7 @@ def prepare(end_ms: int, days: int, batch_size: int, lookback: int, threads: int
         rows = np.flatnonzero(memory.made & market.labels.candle.usable) + memory.first_row
         answered = market.labels.candle.settled[rows - memory.first_row] < last
         rows = rows[answered & (rows >= last - days * 1440)]
-        chance = np.random.Generator(np.random.PCG64(step_seed(settings.seed, last, "candle")))
-        shuffled = chance.permutation(rows)
-        for at in range(0, len(rows) - batch_size + 1, batch_size):
-            chosen = np.sort(shuffled[at : at + batch_size])
-            train(learner, market.blocks, market.labels, memory, chosen, NONE_DRAWN, last - 1, "pivot")
+        fit(learner, market, memory, rows, last - 1, batch_size=batch_size, passes=1)
         taken = Snapshot(
             number=learner.number, event_row=last - 1, tensors=tensors_of(learner), measured=Measured(np.nan, 0)
         )

@@ -27,7 +27,7 @@ class Fusion(nn.Module):
 def windows(x_BLC: Tensor, size: int, apart: int) -> Tensor:
     """[B, N, size · C]: so many rows at once, every so many rows, the newest ones whole; the oldest may begin with
     zeros. A linear layer on them is a convolution, and on a CPU the quicker one for as few examples as a step has."""
-    length = x_BLC.shape[1]
-    lacking = size - length if length < size else (size - length) % apart
+    beyond = size - x_BLC.shape[1]
+    lacking = max(beyond, beyond % apart)
     x_BLC = fn.pad(x_BLC, (0, 0, lacking, 0))
     return x_BLC.unfold(1, size, apart).transpose(2, 3).flatten(2)
