@@ -166,5 +166,7 @@ def by_column(con: duckdb.DuckDBPyConnection, table: str) -> list[tuple[str, str
 
 
 def _bytes_in_use(con: duckdb.DuckDBPyConnection) -> float:
-    found = con.execute("select used_blocks * block_size from pragma_database_size()").fetchall()
+    found = con.execute(
+        "select used_blocks * block_size from pragma_database_size() where database_name = current_database()"
+    ).fetchall()
     return float(found[0][0])

@@ -6,7 +6,7 @@ follows from the tables: a call that was killed is finished by the next one, who
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -54,18 +54,22 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     landing = Landing(settings.landing_path)
     advanced = Advanced(_ingest(settings, warehouse, landing, clock))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
-    with _lessons(settings, fresh, clock, leave_pivots=leave_pivots) as lessons:
+    shared = {stream: Shared() for stream in fresh}
+    with _lessons(settings, shared, clock, leave_pivots=leave_pivots) as lessons:
         _step(settings, advanced, lessons)
-        _decide(settings, advanced, fresh, clock)
+        _decide(settings, advanced, shared, clock)
         yield advanced
         _step(settings, advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
     idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
-    with warehouse.reading() as con:
-        left = left_unlearned(con, idle, settings.models)
-    late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
-    with _lessons(settings, late, clock, leave_pivots=False) as lessons:
+    late = []
+    if idle:
+        with warehouse.reading() as con:
+            left = left_unlearned(con, idle, settings.models)
+        late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
+    shared = {stream: Shared() for stream in late}
+    with _lessons(settings, shared, clock, leave_pivots=False) as lessons:
         _step(settings, advanced, lessons)
-        _decide(settings, advanced, late, clock)
+        _decide(settings, advanced, shared, clock)
         _step(settings, advanced, lessons)
     yield advanced
 
@@ -90,16 +94,15 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
 
 @contextmanager
 def _lessons(
-    settings: Settings, streams: Sequence[Stream], clock: Callable[[], datetime], *, leave_pivots: bool
+    settings: Settings, shared: Mapping[Stream, Shared], clock: Callable[[], datetime], *, leave_pivots: bool
 ) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
     """The lessons of every model on these streams, none of them begun; each is over when the block ends."""
-    shared = {stream: Shared() for stream in streams}
     with ExitStack() as stack:
         yield {
             (stream, model): stack.enter_context(
-                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots, shared=shared[stream]))
+                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots, shared=each))
             )
-            for stream in streams
+            for stream, each in shared.items()
             for model in in_order(settings.models)
         }
 
@@ -127,11 +130,13 @@ def learn_from_pivots(
     return advanced
 
 
-def _decide(settings: Settings, advanced: Advanced, streams: Iterable[Stream], clock: Callable[[], datetime]) -> None:
+def _decide(
+    settings: Settings, advanced: Advanced, shared: Mapping[Stream, Shared], clock: Callable[[], datetime]
+) -> None:
     """Decides at the closes of these streams that all models have predicted from, or let pass."""
-    for stream in streams:
+    for stream, each in shared.items():
         try:
-            advanced.decisions[stream] = decide(settings, stream, clock=clock)
+            advanced.decisions[stream] = decide(settings, stream, clock=clock, tape=each.tape)
         except LearnerBusy as busy:
             logger.info("left out: %s", busy)
         except Exception as error:

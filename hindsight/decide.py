@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hindsight.configured import decision_rule
 from hindsight.inference.decisions import Decisions
 from hindsight.inference.decisions import decide as act
-from hindsight.inference.frames import COLUMN
+from hindsight.inference.frames import COLUMN, Tape
 from hindsight.inference.gate_state import GateState
 from hindsight.inference.labels import candle_labels
 from hindsight.inference.mixture import CONTEXT, Closes, GateRule, Mixed, Numbers, Rows, mix
@@ -52,30 +52,35 @@ class DecideReport:
 
 
 def decide(
-    settings: Settings, stream: Stream, until: datetime | None = None, clock: Callable[[], datetime] | None = None
+    settings: Settings,
+    stream: Stream,
+    until: datetime | None = None,
+    clock: Callable[[], datetime] | None = None,
+    tape: Tape | None = None,
 ) -> DecideReport:
     """Decides every close at which all models have predicted, or that a model has let pass. Again, nothing changes.
 
-    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline.
+    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline. `tape` is that
+    of the stream, for a caller who has it in memory; where it does not reach, it is read again.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     decided, last, first = 0, None, 0
     with taught_by_us(settings, stream, "gate", LIVE_PATIENCE_SECONDS if clock else None):
-        while True:
-            with warehouse.reading() as con:
+        is_done = False
+        while not is_done:
+            with warehouse.writing() as con:  # to mix takes less than a second turn would
                 due = _due(con, settings, stream, first, until, clock() if clock else None)
                 if due is None:
-                    return DecideReport(decided=decided, until=last)
-                before, state, rows = due
-                closes = _closes(con, settings, stream, state, rows)
-            state, mixed = mix(state, closes, GateRule())
-            first = int(rows[-1]) + 1
-            if not len(mixed.rows):  # no candle closed at any of them
-                continue
-            records = _records(settings, stream, mixed, state.models)
-            with warehouse.writing() as con:
+                    break
+                before, state, rows, is_done = due
+                state, mixed = mix(state, _closes(con, settings, stream, state, rows, tape), GateRule())
+                first = int(rows[-1]) + 1
+                if not len(mixed.rows):  # no candle closed at any of them
+                    continue
+                records = _records(settings, stream, mixed, state.models)
                 append_decisions(con, stream, records, before, state.to_bytes())
             decided, last = decided + len(records), records["made_at"][-1]
+    return DecideReport(decided=decided, until=last)
 
 
 def _due(
@@ -85,8 +90,9 @@ def _due(
     first: int,
     until: datetime | None,
     now: datetime | None,
-) -> tuple[bytes | None, GateState, np.ndarray] | None:
-    """The gate as it stands, and the next rows from `first` on that it is to decide; None where there are none."""
+) -> tuple[bytes | None, GateState, np.ndarray, bool] | None:
+    """The gate as it stands, the next rows from `first` on that it is to decide, and whether those are all; None where
+    there are none."""
     mark, before = pivot_mark(con, stream), read_gate(con, stream)
     opened = first_opinion(con, stream) if before is None else EPOCH
     if mark is None or opened is None:
@@ -103,21 +109,28 @@ def _due(
             return None
         end = min(end, max(each for each in (said, passed) if each is not None))
     first = max(first, state.last_row + 1, to_ms(opened) // stream.step_ms - 1)
-    rows = np.arange(first, min(to_ms(end) // stream.step_ms, first + AT_ONCE))
+    last = to_ms(end) // stream.step_ms
+    rows = np.arange(first, min(last, first + AT_ONCE))
     rows = rows[(rows + 1) % settings.predict_every == 0]
-    return (before, state, rows) if len(rows) else None
+    return (before, state, rows, last <= first + AT_ONCE) if len(rows) else None
 
 
 def _closes(
-    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, state: GateState, rows: np.ndarray
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    state: GateState,
+    rows: np.ndarray,
+    tape: Tape | None,
 ) -> Closes:
     """What the gate is to know of the closes of `rows`, and of those before that wait for their answers."""
     asked = np.unique(np.concatenate([state.as_arrays()[1]["row"], rows]))  # those before wait for their answers
     start, end, step_ms = int(asked[0]), int(asked[-1]) + 1, stream.step_ms
-    mark = pivot_mark(con, stream)
-    assert mark is not None
     span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
-    tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
+    if tape is None or tape.first_row > start or tape.end_row < end:
+        mark = pivot_mark(con, stream)
+        assert mark is not None
+        tape = tapes.load(con, settings.tape_path, stream, span, mark.since)
     known = tape.first_known(start, end)
     label = candle_labels(start, known)
     moved = label.usable & (label.log_returns[:, 3] != 0)

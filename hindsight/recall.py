@@ -32,7 +32,7 @@ from hindsight.settings import Settings
 from hindsight.store.inference_tables import oldest_pending, read_references
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.tape_changes import pivots_for
-from hindsight.store.training_tables import first_step, newest_step, read_checkpoints, read_steps, times_used
+from hindsight.store.training_tables import first_step, kept_checkpoints, newest_step, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import load
 from hindsight.training.learner import Learner, new_learner, restore
@@ -50,13 +50,15 @@ logger = logging.getLogger(__name__)
 class Market:
     """What a stretch of events needs of the market: blocks, labels, and at which closes L2 pivots were confirmed.
 
-    References made before row `trainable_row` are still judged, but no step of the stretch trains on them.
+    References made before row `trainable_row` are still judged, but no step of the stretch trains on them. At the close
+    of row `learned_row` the last candle step was taken; None before the first.
     """
 
     blocks: Blocks
     labels: Labels
     l2_rows: np.ndarray
     trainable_row: int
+    learned_row: int | None
 
 
 def recall_market(
@@ -80,8 +82,9 @@ def recall_market(
     assert mark is not None, "learning starts after pivots"
     step_ms, origin_row = stream.step_ms, to_ms(mark.since) // stream.step_ms
     _, last_candle_step = newest_step(con, model, stream)
-    learned_row = to_ms(last_candle_step) // step_ms - 1 if last_candle_step else origin_row
-    trainable_row = max(origin_row, min(first - max(settings.replay_window, settings.trend_ttl), learned_row))
+    learned_row = to_ms(last_candle_step) // step_ms - 1 if last_candle_step else None
+    replayed_row = first - max(settings.replay_window, settings.trend_ttl)
+    trainable_row = max(origin_row, min(replayed_row, origin_row if learned_row is None else learned_row))
     judged_row = first - settings.score_window
     settled_all = oldest_pending(con, stream, from_ms(judged_row * step_ms), PIVOT_TARGETS)
     pending_row = to_ms(settled_all) // step_ms - 1 if settled_all else origin_row
@@ -98,7 +101,7 @@ def recall_market(
     pivots = shared.once("pivots", lambda: pivots_for(con, stream, span))
     labels = shared.once(rule, lambda: label(start, blocks.own.first_known(start, end), pivots, step_ms, rule))
     l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // step_ms - 1
-    return Market(blocks=blocks, labels=labels, l2_rows=l2, trainable_row=trainable_row)
+    return Market(blocks=blocks, labels=labels, l2_rows=l2, trainable_row=trainable_row, learned_row=learned_row)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,10 +187,9 @@ def recall_memory(
             said = references.filter(same)["extras"].explode().to_numpy()
             memory.extras[at[same]] = said.reshape(-1, len(kind.extras))
     _recall_uses(con, model, stream, memory, since)
-    _, last_candle_step = newest_step(con, model, stream)
-    if last_candle_step is not None:
-        event_row = to_ms(last_candle_step) // stream.step_ms - 1
-        memory.trained_as_candle = start + int(np.searchsorted(market.labels.candle.settled, event_row, side="right"))
+    if market.learned_row is not None:
+        settled = int(np.searchsorted(market.labels.candle.settled, market.learned_row, side="right"))
+        memory.trained_as_candle = start + settled
     return memory, proof, there
 
 
@@ -240,11 +242,8 @@ def recall_lineage(
     shape = shape or shape_of(settings, stream, model)
     schema = schema_hash(model_of(model).text, shape)
     hyper, device = hyperparameters(settings), device_of(settings)
-    kept = read_checkpoints(con, model, stream).filter(
-        pl.col("evicted_at").is_null(), pl.col("checkpoint_id") <= number
-    )
     learner, base = None, 0
-    for base, file in kept.select("checkpoint_id", "file").sort("checkpoint_id", descending=True).iter_rows():
+    for base, file in kept_checkpoints(con, model, stream, number):
         try:
             learner = new_learner(model, hyper, device, shape)
             restore(learner, load(settings.checkpoints_path / file, schema), base)
@@ -252,7 +251,10 @@ def recall_lineage(
         except (SchemaMismatch, CheckpointUnreadable) as refusal:
             logger.warning("%s: %s", stream, refusal)
             learner, base = None, 0  # without any, the lineage is lived again from its first step
-    steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
+    stretches: list[_Stretch] = []
+    if base < number:
+        steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
+        stretches += [_stretch(con, settings, model, stream, shape, part) for part in _by_hyperparameters(steps)]
     born = first_step(con, model, stream, schema)
     return Lineage(
         model=model,
@@ -263,7 +265,7 @@ def recall_lineage(
         device=device,
         shape=shape,
         learner=learner,
-        stretches=[_stretch(con, settings, model, stream, shape, part) for part in _by_hyperparameters(steps)],
+        stretches=stretches,
     )
 
 

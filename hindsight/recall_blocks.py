@@ -52,6 +52,11 @@ class Shared:
             self.made[name] = make()
         return self.made[name]
 
+    @property
+    def tape(self) -> Tape | None:
+        """The tape of the stream, if somebody has asked for its blocks."""
+        return self.made["blocks"].own if "blocks" in self.made else None
+
 
 def recall_blocks(
     con: duckdb.DuckDBPyConnection,

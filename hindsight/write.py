@@ -237,5 +237,6 @@ def _outcomes(subject: Subject, labels: Labels, memory: Memory, first: int, end:
     frames = [candle_records(model, stream, labels, at, predicted, norm)]
     for kind in range(len(PIVOT_TARGETS)):
         at = settled_between(labels.pivot.settled[:, kind], memory.made, first, end)
-        frames.append(pivot_records(model, stream, labels, kind, at, predicted, norm))
+        if len(at):  # at most closes no pivot is confirmed
+            frames.append(pivot_records(model, stream, labels, kind, at, predicted, norm))
     return frames

@@ -15,7 +15,7 @@ from hindsight.market.book_means import MEANS, REACH, with_means
 from hindsight.market.book_rows import BOOK_SECONDS
 from hindsight.market.candles import TIME
 from hindsight.market.streams import EPOCH, Stream, Window, from_ms
-from hindsight.store.rows import delete_with, insert, select, select_with
+from hindsight.store.rows import delete_with, in_order, insert, select, select_with
 
 ORDER_BOOK = pl.Schema({**BOOK_SECONDS, "known_at": TIME, **dict.fromkeys(MEANS, pl.Float32)})
 OF_MARKET = "venue = $venue and symbol = $symbol"
@@ -76,9 +76,8 @@ def books_between(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window
         select {", ".join(ORDER_BOOK)}
         from order_book
         where {OF_MARKET} and second >= $start and second < $end
-        order by second
         """
-    return select(con, sql, **_market(stream), start=window.start, end=window.end)
+    return in_order(select(con, sql, **_market(stream), start=window.start, end=window.end), "second")
 
 
 def book_at(con: duckdb.DuckDBPyConnection, stream: Stream, moment: datetime, max_age: timedelta) -> pl.DataFrame:

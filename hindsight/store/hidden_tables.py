@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hindsight.inference.shape import Read
 from hindsight.market.streams import Stream, Window
-from hindsight.store.rows import insert, select, stream_key
+from hindsight.store.rows import in_order, insert, select, stream_key
 
 
 def append_hidden(
@@ -42,7 +42,7 @@ def append_hidden(
 
 def read_hidden(con: duckdb.DuckDBPyConnection, read: Read, stream: Stream, window: Window) -> pl.DataFrame:
     """made_at and state of the closes in (start, end], those of the width that is read and known in time."""
-    return select(
+    found = select(
         con,
         """
         select made_at, state
@@ -55,7 +55,6 @@ def read_hidden(con: duckdb.DuckDBPyConnection, read: Read, stream: Stream, wind
           and made_at <= $until
           and available_at <= made_at + $deadline
           and octet_length(state) = 2 * $width
-        order by made_at
         """,
         model=read.model,
         start=window.start,
@@ -64,3 +63,4 @@ def read_hidden(con: duckdb.DuckDBPyConnection, read: Read, stream: Stream, wind
         width=read.width,
         **stream_key(stream),
     )
+    return in_order(found, "made_at")

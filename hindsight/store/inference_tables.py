@@ -7,12 +7,12 @@ import duckdb
 import polars as pl
 
 from hindsight.market.streams import Stream, Window
-from hindsight.store.rows import insert, select, stream_key
+from hindsight.store.rows import in_order, insert, select, stream_key
 
 
 def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, window: Window) -> pl.DataFrame:
     """The references made in (start, end], sorted by made_at."""
-    return select(
+    found = select(
         con,
         """
         select inference_id, made_at, norm_params, action, action_confidence, predicted_candle, trend_probabilities,
@@ -24,13 +24,13 @@ def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, 
           and timeframe = $timeframe
           and made_at > $start
           and made_at <= $until
-        order by made_at
         """,
         model=model,
         start=window.start,
         until=window.end,
         **stream_key(stream),
     )
+    return in_order(found, "made_at")
 
 
 def find_reference(con: duckdb.DuckDBPyConnection, inference_id: int) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from hindsight.market.gaps import GAPS, find_gaps
 from hindsight.market.indicators import NAMES
 from hindsight.market.pivots import PIVOTS
 from hindsight.market.streams import Stream, Window
-from hindsight.store.rows import OF_STREAM, insert, select, select_with, stream_key
+from hindsight.store.rows import OF_STREAM, in_order, insert, select, select_with, stream_key
 
 WITHIN = f"{OF_STREAM} and open_time >= $start and open_time < $end"
 
@@ -36,9 +36,8 @@ def read_candles(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window)
         select {", ".join(CANDLES)}
         from candles
         where {WITHIN}
-        order by open_time
         """
-    return select(con, sql, **_at(stream, window))
+    return in_order(select(con, sql, **_at(stream, window)), "open_time")
 
 
 def read_revisions(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
@@ -86,9 +85,8 @@ def read_indicators(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wind
         select open_time, known_at, {", ".join(NAMES)}
         from indicators
         where {WITHIN}
-        order by open_time
         """
-    return select(con, sql, **_at(stream, window))
+    return in_order(select(con, sql, **_at(stream, window)), "open_time")
 
 
 def read_pivots(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
@@ -117,20 +115,15 @@ def replace_gaps(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window,
 
 def find_gaps_again(con: duckdb.DuckDBPyConnection, stream: Stream, span: Window) -> None:
     """Brings `gaps` up to date after candles were inserted in `span`: up to the next stored candle on either side."""
-    before = select(
-        con,
-        f"select open_time from candles where {OF_STREAM} and open_time < $start order by open_time desc limit 1",
-        **stream_key(stream),
-        start=span.start,
-    )
-    after = select(
-        con,
-        f"select min(open_time) as open_time from candles where {OF_STREAM} and open_time >= $end",
-        **stream_key(stream),
-        end=span.end,
-    )
-    start = before["open_time"].item() if len(before) else span.start
-    end = (after["open_time"].item() or span.end - stream.step) + stream.step
+    before, after = con.execute(
+        f"""
+        select
+          (select max(open_time) from candles where {OF_STREAM} and open_time < $start),
+          (select min(open_time) from candles where {OF_STREAM} and open_time >= $end)
+        """,
+        _at(stream, span),
+    ).fetchall()[0]
+    start, end = before or span.start, (after or span.end - stream.step) + stream.step
     present = select(
         con,
         f"select open_time from candles where {WITHIN} order by open_time",
@@ -186,12 +179,11 @@ def pivot_mark(con: duckdb.DuckDBPyConnection, stream: Stream) -> PivotMark | No
         select since, as_of, state
         from pivot_states
         where {OF_STREAM}
-        order by as_of desc
-        limit 1
         """,
         stream_key(stream),
     ).fetchall()
-    return PivotMark(since=rows[0][0], as_of=rows[0][1], state=rows[0][2]) if rows else None
+    marks = [PivotMark(since=since, as_of=as_of, state=state) for since, as_of, state in rows]  # one a month
+    return max(marks, key=lambda mark: mark.as_of, default=None)
 
 
 def write_pivot_mark(con: duckdb.DuckDBPyConnection, stream: Stream, mark: PivotMark) -> None:

@@ -22,11 +22,8 @@ def pivots_before(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window
           group by pivot_type)
         select *, rowid as emitted
         from pivots
-        where {OF_STREAM} and confirmed_at > $start and confirmed_at <= $until
-        union all
-        select *, rowid as emitted
-        from pivots
-        where rowid in (select emitted from before)
+        where {OF_STREAM} and confirmed_at <= $until
+          and (confirmed_at > $start or rowid in (select emitted from before))
         order by confirmed_at, emitted
         """
     return select(con, sql, start=window.start, until=window.end, count=count, **stream_key(stream))

@@ -8,6 +8,7 @@ import polars as pl
 
 from hindsight.market.streams import Stream
 
+_columns: dict[str, list[str]] = {}  # of every table that rows were inserted into
 OF_STREAM = "venue = $venue and symbol = $symbol and timeframe = $timeframe"  # filled by stream_key
 
 
@@ -18,9 +19,11 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, stre
     frame. Raises ValueError unless the frame (and the stream) have exactly the columns of the table.
     """
     key = {} if stream is None else stream_key(stream)
-    expected = [name for name, *_ in con.execute(f"describe {table}").fetchall()]
-    if len(key) + frame.width != len(expected) or {*key, *frame.columns} != set(expected):
-        raise ValueError(f"table {table} has the columns {expected}, the rows offered have {[*key, *frame.columns]}")
+    offered = [*key, *frame.columns]
+    if sorted(offered) != sorted(_columns.get(table, ())):
+        _columns[table] = [name for name, *_ in con.execute(f"describe {table}").fetchall()]
+        if sorted(offered) != sorted(_columns[table]):
+            raise ValueError(f"table {table} has the columns {_columns[table]}, the rows offered have {offered}")
     if frame.is_empty():
         return 0
     names = ", ".join((*key, *frame.columns))
@@ -40,6 +43,12 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, stre
 def select(con: duckdb.DuckDBPyConnection, sql: str, **params: object) -> pl.DataFrame:
     """The rows of a query; values come in as `$name` parameters."""
     return con.sql(sql, params=params).pl()
+
+
+def in_order(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """`frame` sorted by a column in which no value comes twice. Rows that were stored in order come back so, and a look
+    at that costs less than to have DuckDB sort them."""
+    return frame if frame[column].is_sorted() else frame.sort(column)
 
 
 def select_with(con: duckdb.DuckDBPyConnection, incoming: pl.DataFrame, sql: str, **params: object) -> pl.DataFrame:

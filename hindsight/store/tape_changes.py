@@ -13,7 +13,8 @@ from hindsight.market import indicators
 from hindsight.market.as_of import as_of
 from hindsight.market.streams import EPOCH, Stream, Window, from_ms
 from hindsight.store.market_tables import read_candles, read_indicators, read_revisions
-from hindsight.store.rows import OF_STREAM, select, stream_key
+from hindsight.store.pivot_tables import pivots_before
+from hindsight.store.rows import OF_STREAM, stream_key
 
 SHORT = timedelta(hours=1)  # of ours: so much is rather read from the table of indicators than computed again
 
@@ -45,34 +46,32 @@ def changes_between(
           and recorded_at > $start
           and recorded_at <= $end
           and epoch_us(recorded_at) - epoch_us(open_time) > $step_us"""
-    found = select(
-        con,
+    found = con.execute(
         f"""
-        select (epoch_us(recorded_at) + 999) // 1000 as until_ms,
-               min(epoch_ms(open_time)) // $step_ms as first_row,
-               max(epoch_ms(open_time)) // $step_ms as last_row
-        from (
-          select open_time, recorded_at
-          from candles
-          where {late}
-          union all
-          select open_time, recorded_at
-          from candle_revisions
-          where {late})
-        group by until_ms
-        order by until_ms
+        select (epoch_us(recorded_at) + 999) // 1000, epoch_ms(open_time) // $step_ms
+        from candles
+        where {late}
+        union all
+        select (epoch_us(recorded_at) + 999) // 1000, epoch_ms(open_time) // $step_ms
+        from candle_revisions
+        where {late}
         """,
-        start=start,
-        end=end,
-        opened=opened,
-        step_ms=stream.step_ms,
-        step_us=1000 * stream.step_ms,
-        **stream_key(stream),
-    )
+        {
+            "start": start,
+            "end": end,
+            "opened": opened,
+            "step_ms": stream.step_ms,
+            "step_us": 1000 * stream.step_ms,
+            **stream_key(stream),
+        },
+    ).fetchall()
+    rows: dict[int, list[int]] = {}
+    for until_ms, row in found:
+        rows.setdefault(until_ms, []).append(row)
     # The candle that closes at that very instant already saw it; the one before is the last that did not.
     return [
-        Change(until_ms, first, min((until_ms - 1) // stream.step_ms, _first_unreached(last, stream)))
-        for until_ms, first, last in found.iter_rows()
+        Change(until_ms, min(of), min((until_ms - 1) // stream.step_ms, _first_unreached(max(of), stream)))
+        for until_ms, of in sorted(rows.items())
     ]
 
 
@@ -105,32 +104,7 @@ def rows_at_their_close(con: duckdb.DuckDBPyConnection, stream: Stream, window: 
 
 def pivots_for(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
     """Pivots confirmed in (start, end], in the order of their confirmation, and before them the newest of each type."""
-    return select(
-        con,
-        """
-        select *, rowid as emitted
-        from pivots
-        where venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
-          and confirmed_at > $start
-          and confirmed_at <= $until
-        union all
-        (
-            select *, rowid as emitted
-            from pivots
-            where venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
-              and confirmed_at <= $start
-            qualify row_number() over (partition by pivot_type order by confirmed_at desc) = 1
-        )
-        order by confirmed_at, emitted
-        """,
-        start=window.start,
-        until=window.end,
-        **stream_key(stream),
-    )
+    return pivots_before(con, stream, window, 1)
 
 
 def _as_stored(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame | None:

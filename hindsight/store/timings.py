@@ -7,9 +7,8 @@ from typing import Literal
 import duckdb
 import polars as pl
 
-from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.store.rows import OF_STREAM, insert, select, stream_key
+from hindsight.store.rows import OF_STREAM, select, stream_key
 
 Stage = Literal["stored", "predicted", "trained"]
 
@@ -19,12 +18,12 @@ def note(
 ) -> None:
     """Notes that these closes had come as far as `stage` at `at`, by the venue's clock; `model` is empty for stored."""
     if len(closes):
-        frame = pl.DataFrame({"close_time": closes}, schema={"close_time": TIME})
-        insert(
-            con,
-            "timings",
-            frame.with_columns(model=pl.lit(model), stage=pl.lit(stage), reached_at=pl.lit(at, TIME)),
-            stream,
+        con.execute(
+            """
+            insert into timings (venue, symbol, timeframe, close_time, model, stage, reached_at)
+            select $venue, $symbol, $timeframe, unnest($closes), $model, $stage, $at
+            """,
+            {"closes": list(closes), "model": model, "stage": stage, "at": at, **stream_key(stream)},
         )
 
 

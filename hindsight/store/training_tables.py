@@ -122,6 +122,24 @@ def read_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream)
     )
 
 
+def kept_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, through: int) -> list[tuple[int, str]]:
+    """Id and file of every checkpoint that was not evicted, those up to `through`; the newest first."""
+    return con.execute(
+        """
+        select checkpoint_id, file
+        from checkpoints
+        where model = $model
+          and venue = $venue
+          and symbol = $symbol
+          and timeframe = $timeframe
+          and evicted_at is null
+          and checkpoint_id <= $through
+        order by checkpoint_id desc
+        """,
+        {"model": model, "through": through, **stream_key(stream)},
+    ).fetchall()
+
+
 def replace_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
     """Puts `frame` in the place of all the model's checkpoints of the stream; few are kept."""
     con.execute(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +12,7 @@ import duckdb
 
 from hindsight.errors import HindsightError, WarehouseLocked, WarehouseNewer, WarehouseUnusable
 from hindsight.store import lock
+from hindsight.store.engine import attach, detach
 
 VERSION = 3  # of schema.sql; raise it with every change there
 LONGEST_PAUSE_SECONDS = 0.25
@@ -35,8 +36,16 @@ class Warehouse:
 
         Raises WarehouseLocked, WarehouseNewer or WarehouseUnusable.
         """
-        with self._turn(), closing(self._open_to_read()) as con:
-            yield con
+        with self._turn():
+            if self.path.exists():
+                with self._attached(read_only=True) as con:
+                    if _version(con) == VERSION:
+                        yield con
+                        return
+            with self._attached(read_only=False) as con:
+                self._prepare(con)
+            with self._attached(read_only=True) as con:
+                yield con
 
     @contextmanager
     def writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -44,10 +53,8 @@ class Warehouse:
 
         Raises WarehouseLocked, WarehouseNewer or WarehouseUnusable.
         """
-        with self._turn(), closing(self._open_to_write()) as con:
-            # Rows come in time order from one thread at a time; the promise to keep the order beyond that costs as
-            # much again as the insert. Whoever reads, sorts.
-            con.execute("set preserve_insertion_order = false")
+        with self._turn(), self._attached(read_only=False) as con:
+            self._prepare(con)
             con.begin()
             try:
                 yield con
@@ -80,29 +87,6 @@ class Warehouse:
                     raise
                 raise found from error
 
-    def _open_to_read(self) -> duckdb.DuckDBPyConnection:
-        if self.path.exists():
-            con = self._open(read_only=True)
-            if _version(con) == VERSION:
-                return con
-            con.close()
-        self._open_to_write().close()
-        return self._open(read_only=True)
-
-    def _open_to_write(self) -> duckdb.DuckDBPyConnection:
-        con = self._open(read_only=False)
-        try:
-            self._prepare(con)
-        except BaseException:
-            con.close()
-            raise
-        return con
-
-    def _open(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        con = self._connect(read_only=read_only)
-        con.execute("set TimeZone = 'UTC'")
-        return con
-
     def _prepare(self, con: duckdb.DuckDBPyConnection) -> None:
         """Creates what this version of the schema needs; refuses what a newer one wrote."""
         found = _version(con)
@@ -125,13 +109,21 @@ class Warehouse:
             con.execute("insert into warehouse_version values ($version)", {"version": VERSION})
             con.commit()
 
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _attached(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Opens the file, again and again while a program that knows nothing of our lock file holds it."""
+        con = self._attach(read_only=read_only)
+        try:
+            yield con
+        finally:
+            detach(con)
+
+    def _attach(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self.lock_timeout_seconds
         pause = 0.005
         while True:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only)
+                return attach(self.path, read_only=read_only)
             except duckdb.IOException as error:
                 left = deadline - time.monotonic()
                 if "Could not set lock" not in str(error) or left <= 0:

@@ -7,7 +7,7 @@ import pytest
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.store.rows import insert, select, select_with, stream_columns
+from hindsight.store.rows import in_order, insert, select, select_with, stream_columns
 from hindsight.store.warehouse import Warehouse
 
 STREAM = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
@@ -50,3 +50,18 @@ def test_a_query_reads_a_frame_like_a_table(warehouse: Warehouse):
         found = select_with(con, GAP, "select candles + $more as candles from incoming", more=1)
         assert found["candles"].to_list() == [4]
         assert con.execute("select count(*) from duckdb_views() where view_name = 'incoming'").fetchall() == [(0,)]
+
+
+def test_many_rows_lie_in_the_order_in_which_they_came(warehouse: Warehouse):
+    starts = pl.DataFrame({"start_time": pl.int_range(400_000, eager=True) * 60_000_000}).cast(TIME)
+    gaps = starts.with_columns(end_time="start_time", known_at="start_time", candles=pl.lit(1, pl.Int64))
+    with warehouse.writing() as con:
+        insert(con, "gaps", gaps, STREAM)
+    with warehouse.reading() as con:
+        assert select(con, "select start_time from gaps")["start_time"].is_sorted()
+
+
+def test_rows_that_lie_otherwise_are_sorted():
+    frame = pl.DataFrame({"at": [3, 1, 2], "name": ["c", "a", "b"]})
+    assert in_order(frame, "at").rows() == [(1, "a"), (2, "b"), (3, "c")]
+    assert in_order(frame.sort("at"), "at").rows() == [(1, "a"), (2, "b"), (3, "c")]

@@ -40,6 +40,20 @@ with warehouse.writing() as con:
     sys.stdin.read()
 """
 )
+FORK = (
+    OPEN
+    + """
+import os
+with warehouse.writing() as con:
+    write(con, 1)
+pid = os.fork()
+if not pid:
+    with warehouse.writing() as con:
+        write(con, 1)
+    os._exit(0)
+sys.exit(os.waitpid(pid, 0)[1])
+"""
+)
 FILL_THE_DISK = (
     OPEN
     + """
@@ -150,6 +164,43 @@ def test_kill_9_inside_a_write_leaves_what_was_there_before(warehouse: Warehouse
 def test_reading_and_writing_do_not_nest(warehouse: Warehouse):
     with pytest.raises(RuntimeError, match="do not nest"), warehouse.writing(), warehouse.reading():
         pass
+
+
+def test_between_turns_the_file_is_free_and_whole_for_a_program_that_knows_nothing_of_our_lock(warehouse: Warehouse):
+    with warehouse.writing() as con:
+        write_one(con)
+    with run(HOLD_WITHOUT_THE_LOCK_FILE, warehouse.path) as shell:
+        assert shell.stdout is not None
+        assert shell.stdin is not None
+        assert shell.stdout.readline() == "held\n"
+        shell.stdin.close()
+    assert not warehouse.path.with_name(warehouse.path.name + ".wal").exists()
+    assert count(warehouse) == 1
+
+
+def test_turns_at_two_warehouses_side_by_side_do_not_meet(warehouse: Warehouse, tmp_path: Path):
+    other = Warehouse(path=tmp_path / "other.duckdb", lock_timeout_seconds=1)
+    with warehouse.writing() as con, other.writing() as elsewhere:
+        write_one(con)
+        assert elsewhere.execute("select count(*) from learned_until").fetchall() == [(0,)]
+    assert (count(warehouse), count(other)) == (1, 0)
+
+
+def test_a_process_that_is_forked_takes_turns_of_its_own(warehouse: Warehouse):
+    with run(FORK, warehouse.path) as process:
+        assert process.wait(60) == 0
+    assert count(warehouse) == 2
+
+
+def test_a_turn_that_ends_in_an_error_of_duckdb_leaves_the_next_one_well(warehouse: Warehouse):
+    def fail(con: duckdb.DuckDBPyConnection):
+        write_one(con)
+        con.execute("select 'one'::integer").fetchall()
+
+    for _ in range(2):
+        with pytest.raises(duckdb.ConversionException), warehouse.writing() as con:
+            fail(con)
+    assert count(warehouse) == 0
 
 
 def test_a_foreign_program_that_holds_the_file_is_named_and_waited_for(warehouse: Warehouse):

@@ -93,8 +93,21 @@ class Browser:
     def click(self, xpath: str) -> None:
         self.wait(lambda: [self.driver.find_element(By.XPATH, xpath).click()], f"{xpath} can be clicked")
 
-    def press(self, button: str) -> None:
-        self.click(f"//button[starts-with(normalize-space(), '{button}')][not(@disabled)]")
+    def press(self, button: str, until: str | None = None) -> None:
+        """Presses a button; with `until`, again where a page that was drawn anew meanwhile has not shown that one."""
+        pressed = f"//button[starts-with(normalize-space(), '{button}')][not(@disabled)]"
+        if until is None:
+            self.click(pressed)
+            return
+        shown = f"//button[starts-with(normalize-space(), '{until}')]"
+
+        def shows() -> bool:
+            if not self.driver.find_elements(By.XPATH, shown):
+                self.driver.find_element(By.XPATH, pressed).click()
+                time.sleep(1.0)  # a dialog takes a moment to open
+            return bool(self.driver.find_elements(By.XPATH, shown))
+
+        self.wait(shows, f"{until} is shown once {button} is pressed")
 
     def write(self, xpath: str, text: str) -> None:
         """Puts `text` into a field in place of what is there, and leaves the field."""
