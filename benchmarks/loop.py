@@ -143,7 +143,8 @@ def _watched() -> list[Watched]:
 
     return [
         (objective.Supervised, "step", "training steps (forward, backward, optimizer)"),
-        (loop, "forward", "predictions (forward)"),
+        (loop, "launch", "predictions (forward)"),
+        (loop, "land", "predictions, to memory"),
         (Blocks, "gather", "frames gathered"),
         (objective, "make_batch", "answers of a batch, to tensors"),
         (objective.Supervised, "corrective", "which were wrong"),

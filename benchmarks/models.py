@@ -49,7 +49,7 @@ def close_by_close() -> dict[str, Any]:
     from hindsight.inference.normalisation import norm_params
     from hindsight.inference.predictions import BUY
     from hindsight.training.learner import new_learner
-    from hindsight.training.loop import forward
+    from hindsight.training.predict import forward
 
     torch.set_num_threads(1)
     market, chance, rule = scene(STANDARD), np.random.default_rng(0), GateRule()

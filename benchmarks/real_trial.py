@@ -22,8 +22,9 @@ from hindsight.settings import Settings, load
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.learner import Learner, new_learner
-from hindsight.training.loop import AT_ONCE, forward, train
+from hindsight.training.loop import train
 from hindsight.training.memory import Memory
+from hindsight.training.predict import AT_ONCE, forward
 from hindsight.training.replay import Draw, step_seed
 
 HINDSIGHT, WITHOUT_REPLAY, FROZEN, REFIT = "in hindsight", "without replay", "frozen", "refit"

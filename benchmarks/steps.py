@@ -52,6 +52,7 @@ def train_in_turn(frame: str, repeats: int) -> dict[str, Any]:
     from hindsight.configured import cadence_of, hyperparameters, replay_of
     from hindsight.training import loop
     from hindsight.training.learner import new_learner
+    from hindsight.training.predict import predict
     from hindsight.training.step_records import step_records
 
     torch.set_num_threads(1)
@@ -67,7 +68,7 @@ def train_in_turn(frame: str, repeats: int) -> dict[str, Any]:
         first = market.now + run * CLOSES
         for model in MODELS:
             every = np.ones(len(memories[model].made), np.bool_)
-            loop.predict(learners[model], blocks[model], memories[model], every, first, first + CLOSES)
+            predict(learners[model], blocks[model], memories[model], every, first, first + CLOSES)
             with watching(_watched(), clock=time.process_time) as spent:
                 began, processor = time.perf_counter(), time.process_time()
                 learned = loop.learn_rows(

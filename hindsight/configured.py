@@ -49,6 +49,7 @@ def hyperparameters(settings: Settings) -> Hyperparameters:
         predict_every=settings.predict_every,
         fee=settings.fee,
         half_spread=settings.half_spread,
+        precision=settings.precision,
         seed=settings.seed,
     )
 

@@ -40,6 +40,7 @@ from hindsight.training.loop import train
 from hindsight.training.memory import Memory
 from hindsight.training.models.registry import model_of
 from hindsight.training.replay import Draw
+from hindsight.training.resident import on_device
 from hindsight.training.scores import first_scored
 from hindsight.training.step import Hyperparameters
 
@@ -320,6 +321,7 @@ def _stretch(
 def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> None:
     """Takes the steps of `stretch` again, exactly as they are on record."""
     learner.hyper, market = stretch.hyper, stretch.market
+    seen = on_device(market.blocks, learner.device)
     for event_row, step in zip(stretch.event_rows.tolist(), stretch.steps.iter_rows(named=True), strict=True):
         settled, replayed = (
             made_at_ms(model, stream, np.array(step[name], np.uint64)) // stream.step_ms - 1
@@ -332,7 +334,7 @@ def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> 
             weight_high=step["weight_high"],
         )
         learner.number = step["step"] - 1
-        train(learner, market.blocks, market.labels, stretch.memory, settled, drawn, event_row, step["trigger"])
+        train(learner, seen, market.labels, stretch.memory, settled, drawn, event_row, step["trigger"])
 
 
 def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:

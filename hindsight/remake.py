@@ -27,8 +27,8 @@ from hindsight.settings import Settings
 from hindsight.store.inference_tables import find_reference, find_schema
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.loop import forward
 from hindsight.training.models.registry import model_of
+from hindsight.training.predict import forward
 
 TOLERANCE = 1e-6
 CURE = "Record the candles of that window again, from the same venue, and ask again"
@@ -84,7 +84,7 @@ def remake(settings: Settings, inference_id: int) -> Remade:
         made_row = to_ms(row["made_at"]) // stream.step_ms - 1
         blocks = recall_blocks(con, settings, stream, shape, made_row, made_row + 1)
         _check(blocks, made_row, found, stream, window)
-        frame = blocks.gather(np.array([made_row]), found["norm_params"].to_numpy())
+        frame = blocks.gather(np.array([made_row]), found["norm_params"].to_numpy(writable=True))
     learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"], shape)
     return Remade(
         inference_id=inference_id,

@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     ] = 0.9998
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of initial weights and of every replay draw")] = 0
     device: Annotated[Literal["cpu", "cuda", "auto"], Field(description="where the models run")] = "auto"
+    precision: Annotated[
+        Literal["float32", "bfloat16"], Field(description="of the models' products of matrices; weights are float32")
+    ] = "float32"
     threads: Annotated[int, Field(ge=1, le=256, description="processor threads of one learner")] = 1
 
     snapshot_every: Annotated[

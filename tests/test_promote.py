@@ -36,7 +36,7 @@ from hindsight.store.learning_questions import checkpoints_not_serving
 from hindsight.store.promotion_tables import served_before
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import checkpoint_file
-from hindsight.training.loop import forward
+from hindsight.training.predict import forward
 
 MINUTE = timedelta(minutes=1)
 START, END = datetime(2024, 2, 29, 14, tzinfo=UTC), datetime(2024, 3, 2, 2, 20, tzinfo=UTC)

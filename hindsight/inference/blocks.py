@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hindsight.errors import FrameRefused
 from hindsight.inference.book_tape import BOOK_COLUMNS, BookTape
-from hindsight.inference.frames import COLUMNS, Frames, Rows, Tape
+from hindsight.inference.frames import COLUMNS, PIVOT_TYPES, Frames, Rows, Tape
 from hindsight.inference.pivot_history import PIVOT_COLUMNS, PivotHistory
 from hindsight.inference.shape import FrameShape, Read
 
@@ -119,23 +119,35 @@ class Blocks:
 
     def gather(self, rows: Rows, norm_B4: Frames) -> Frame[Frames]:
         """The frames of the references made at the closes of own `rows`. Raises ValueError as `Tape.gather` does."""
-        made_ms, shape = (rows + 1) * self.own.step_ms, self.shape
-        count = len(rows)
-        outputs = [peer.outputs_before(rows) for peer in self.peers]
+        made_ms = (rows + 1) * self.own.step_ms
+        pivots, outputs, hidden = self.at_close(rows)
         return Frame(
             norm=norm_B4,
             candles=tuple(
                 tape.gather(made_ms // tape.step_ms - 1, block.length, made_ms)
-                for tape, block in zip(self.tapes, shape.candles, strict=True)
+                for tape, block in zip(self.tapes, self.shape.candles, strict=True)
             ),
-            book=self.book.gather(made_ms, shape.book) if self.book else _none(count, shape.book, len(BOOK_COLUMNS)),
-            pivots=(
-                self.pivots.gather(rows, shape.pivots)
+            book=(
+                self.book.gather(made_ms, self.shape.book)
+                if self.book
+                else _none(len(rows), self.shape.book, len(BOOK_COLUMNS))
+            ),
+            pivots=pivots,
+            outputs=outputs,
+            hidden=hidden,
+        )
+
+    def at_close(self, rows: Rows) -> tuple[Frames, Frames, tuple[Frames, ...]]:
+        """The blocks that are of the close alone, and of no stretch before it: pivots, outputs, hidden states."""
+        outputs = [peer.outputs_before(rows) for peer in self.peers]
+        return (
+            (
+                self.pivots.gather(rows, self.shape.pivots)
                 if self.pivots
-                else _none(count, 10, shape.pivots, len(PIVOT_COLUMNS))
+                else _none(len(rows), len(PIVOT_TYPES), self.shape.pivots, len(PIVOT_COLUMNS))
             ),
-            outputs=np.stack(outputs, axis=1) if outputs else _none(count, 0, len(OUTPUTS)),
-            hidden=tuple(peer.hidden_at(rows) for peer in self.peers),
+            np.stack(outputs, axis=1) if outputs else _none(len(rows), 0, len(OUTPUTS)),
+            tuple(peer.hidden_at(rows) for peer in self.peers),
         )
 
     def digests(self, rows: Rows) -> NDArray[np.uint64]:

@@ -8,8 +8,9 @@ stays arithmetic. Corrections by the venue overwrite rows; what they overwrote i
 always gathered as-of the close of its last candle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,15 @@ class Superseded:
     until_ms: int
 
 
+class Overlay(NamedTuple):
+    """Rows of a superseded block that belong over those of one reference's frame."""
+
+    reference: int
+    into: slice
+    block: Superseded
+    source: slice
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tape:
     """The column block of one stream in memory: `rows` [T, F] from `first_row` on.
@@ -78,29 +88,34 @@ class Tape:
         `made_ms` is the close of the last row where it is not given: later in a stream of longer candles, whose last
         one may have closed long before. Raises ValueError when a frame reaches beyond the rows in memory.
         """
-        if len(last_rows) and (last_rows.min() - length + 1 < self.first_row or last_rows.max() >= self.end_row):
-            raise ValueError(
-                f"frames of {length} rows ending at {last_rows.min()}..{last_rows.max()} reach beyond the tape's"
-                f" rows [{self.first_row}, {self.end_row})"
-            )
+        self.check_reach(last_rows, length)
         if not len(last_rows):
             return np.empty((0, length, self.rows.shape[1]), np.float32)
         # Every frame of the tape as a view without a copy [T − L + 1, L, F], and of those the ones asked for, copied.
         views_NLF = np.lib.stride_tricks.sliding_window_view(self.rows, length, axis=0).swapaxes(1, 2)
         frames = views_NLF[last_rows - self.first_row - length + 1]
-        if made_ms is None:
-            made_ms = (last_rows + 1) * self.step_ms
-        for block in sorted(self.superseded, key=lambda block: -block.until_ms):  # the oldest version is laid last
-            self._lay(block, frames, last_rows, length, made_ms)
+        for lay in self.overlays(last_rows, length, (last_rows + 1) * self.step_ms if made_ms is None else made_ms):
+            frames[lay.reference, lay.into] = lay.block.rows[lay.source]
         return frames
 
-    def _lay(self, block: Superseded, frames: Frames, last_rows: Rows, length: int, made_ms: Rows) -> None:
-        block_end = block.first_row + len(block.rows)
-        touched = (made_ms < block.until_ms) & (last_rows >= block.first_row) & (last_rows - length + 1 < block_end)
-        for index in np.flatnonzero(touched):
-            start = int(last_rows[index]) - length + 1
-            low, high = max(start, block.first_row), min(int(last_rows[index]) + 1, block_end)
-            frames[index, low - start : high - start] = block.rows[low - block.first_row : high - block.first_row]
+    def check_reach(self, last_rows: Rows, length: int) -> None:
+        """Raises ValueError when a frame of `length` rows reaches beyond the rows in memory."""
+        if len(last_rows) and (last_rows.min() - length + 1 < self.first_row or last_rows.max() >= self.end_row):
+            raise ValueError(
+                f"frames of {length} rows ending at {last_rows.min()}..{last_rows.max()} reach beyond the tape's"
+                f" rows [{self.first_row}, {self.end_row})"
+            )
+
+    def overlays(self, last_rows: Rows, length: int, made_ms: Rows) -> Iterator[Overlay]:
+        """What frames as-of `made_ms` hold of superseded rows, in the order in which it is laid over them."""
+        for block in sorted(self.superseded, key=lambda block: -block.until_ms):  # the oldest version is laid last
+            block_end = block.first_row + len(block.rows)
+            touched = (made_ms < block.until_ms) & (last_rows >= block.first_row) & (last_rows - length + 1 < block_end)
+            for reference in np.flatnonzero(touched).tolist():
+                start = int(last_rows[reference]) - length + 1
+                low, high = max(start, block.first_row), min(int(last_rows[reference]) + 1, block_end)
+                source = slice(low - block.first_row, high - block.first_row)
+                yield Overlay(reference, slice(low - start, high - start), block, source)
 
     def first_known(self, first: int, end: int) -> Frames:
         """Rows [first, end) each as it stood at its own close: what settled outcomes, whatever was corrected later."""

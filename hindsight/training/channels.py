@@ -20,9 +20,11 @@ from torch import Tensor
 
 from hindsight.inference.frames import COLUMNS, KIND, PIVOT_TYPES
 from hindsight.inference.predictions import USUAL_AGE
+from hindsight.training.constants import constant
 
 CHANNELS = len(COLUMNS)
 LIMIT = 8.0  # a channel beyond this says "extreme" and no more
+PIVOT_AGES = tuple(float(USUAL_AGE[int(name[1])]) for name in PIVOT_TYPES)  # the usual one of each type
 LEAST = 1e-12  # stands in for an ATR or a volume of zero, and for a band that a crash drives below zero
 
 
@@ -31,7 +33,7 @@ def channels(frames_BLF: Tensor, norm_B4: Tensor) -> Tensor:
     kind = {name: frames_BLF[..., place] for name, place in KIND.items()}
     last_B11, scale_B11, volume_mean_B11, volume_scale_B11 = norm_B4[:, :, None, None].unbind(1)
     spread_BL1 = scale_B11 * torch.arange(frames_BLF.shape[1], 0, -1, device=frames_BLF.device)[:, None].sqrt()
-    age_K = torch.tensor([USUAL_AGE[int(name[1])] for name in PIVOT_TYPES], device=frames_BLF.device)
+    age_K = constant(PIVOT_AGES, frames_BLF.device)
     close_BL1 = frames_BLF[..., 3:4]
     unit_BL1 = close_BL1 * scale_B11
 

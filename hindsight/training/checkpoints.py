@@ -30,7 +30,7 @@ class CheckpointInfo:
     event_time: str
     schema_hash: str
     model_config: str
-    hyperparameters: dict[str, float]
+    hyperparameters: dict[str, float | str]
     metric: str
     metric_value: float | None
     scored: int

@@ -1,5 +1,6 @@
 """A learner from nothing, to tensors, and back from them: everything that continues a model bit for bit."""
 
+from collections.abc import Callable, Hashable
 from copy import deepcopy
 from dataclasses import dataclass
 from threading import Lock
@@ -10,6 +11,7 @@ from torch import nn
 from hindsight.errors import CheckpointUnreadable
 from hindsight.inference.shape import FrameShape
 from hindsight.training.checkpoints import Tensors
+from hindsight.training.graphs import Given, Graphs
 from hindsight.training.metrics import Metric
 from hindsight.training.models.registry import model_of
 from hindsight.training.objective import Objective
@@ -28,15 +30,22 @@ class Learner:
     optimizer: torch.optim.Optimizer
     number: int
     shape: FrameShape
+    width: int  # of a hidden state
     device: torch.device
     hyper: Hyperparameters
     objective: Objective
     metric: Metric
+    pull: torch.Tensor  # of the running mean by the step at hand, on the device
+    graphs: Graphs | None  # on a GPU
     serving: nn.Module | None = None  # the champion: predicts beside the average, and does not learn
     serving_id: int = -1
     seconds_inside: float = 0.0  # forward, backward, optimizer
     trained_row: int | None = None  # at whose close the last step was, once there was one
     born_at: int = 0  # the steps behind an older lineage of another schema, if there was one
+
+    def run(self, name: Hashable, work: Callable[[Given], torch.Tensor], given: Given) -> torch.Tensor:
+        """`work(given)`, on a GPU as a graph that is recorded once; see `Graphs.run`."""
+        return work(given) if self.graphs is None else self.graphs.run(name, work, given)
 
 
 def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape: FrameShape) -> Learner:
@@ -51,10 +60,13 @@ def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape:
         optimizer=make_optimizer(module, hyper),
         number=0,
         shape=shape,
+        width=kind.config.width,
         device=device,
         hyper=hyper,
         objective=kind.objective,
         metric=kind.metric,
+        pull=torch.zeros((), device=device),
+        graphs=Graphs() if device.type == "cuda" else None,
     )
 
 
@@ -81,6 +93,8 @@ def restore(learner: Learner, tensors: Tensors, number: int) -> None:
     except (RuntimeError, KeyError) as error:
         raise CheckpointUnreadable(f"checkpoint {number} does not fit the model it is for: {error}") from error
     learner.number = number
+    if learner.graphs is not None:
+        learner.graphs = Graphs()  # what was recorded speaks of the moments that were there before
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:

@@ -1,45 +1,34 @@
 """The loop: predict, settle, learn, in event order. Backfill and live are this one function, wide or narrow.
 
-Legend: B references of a batch, D width of a hidden state. Rows are tape rows; `row` closes at the event's time.
+Rows are tape rows; `row` closes at the event's time.
 
 At the close of each row the reference for the next candle is made with the weights that earlier events left; then the
 events of that close train: the cadence ("candle"), then a confirmed level-2 pivot ("pivot"). Between two events the
-weights do not change, so the predictions of all closes in between are one forward pass.
+weights do not change, so the predictions of all closes in between are one forward pass. The loop waits for a device
+only where a result decides what comes next.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hindsight.errors import ModelBroken
-from hindsight.inference.blocks import Blocks, Frame, check_frame
+from hindsight.inference.blocks import Blocks
 from hindsight.inference.drift import Drift, DriftRule, drifts, first_row_needed
-from hindsight.inference.frames import Frames, Tape
+from hindsight.inference.frames import Tape
 from hindsight.inference.labels import VALIDATED, Labels
-from hindsight.inference.predictions import (
-    BUY,
-    SERVED,
-    SERVED_UNIT,
-    TARGET_AGES,
-    WIDTH,
-    log_loss,
-    of_what_came,
-    trend_predicted,
-)
+from hindsight.inference.predictions import BUY, log_loss, of_what_came
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
 from hindsight.training.metrics import Measured
-from hindsight.training.models.opinion import ModelOutput
+from hindsight.training.predict import Flight, land, launch
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
-from hindsight.training.step import LOSS_PARTS, Loss, to_tensors
-
-AT_ONCE = 512  # references that one forward pass predicts: more would only take more memory
-SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
+from hindsight.training.resident import Gathers, on_device
+from hindsight.training.step import LOSS_PARTS, pull_of
 
 Rows = NDArray[np.int64]
 Prove = Callable[[Blocks, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
@@ -68,8 +57,13 @@ class Step:
     settled: Rows
     replay: Draw
     seed: int
-    loss: dict[str, float]
-    seconds: float
+    losses: torch.Tensor  # [6] beside LOSS_PARTS
+    seconds: float  # to prepare it; on a device it may still be running then
+
+    @property
+    def loss(self) -> dict[str, float]:
+        """Each part, once the device has come to it."""
+        return dict(zip(LOSS_PARTS, self.losses.tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,10 +118,12 @@ def learn_rows(
     due = memory.predictable & (
         np.arange(memory.first_row + 1, memory.first_row + len(memory.made) + 1) % cadence.predict_every == 0
     )
-    unpredicted = first
+    seen, aloft, unpredicted = on_device(blocks, learner.device), list[Flight](), first
     for row, trigger in events(blocks.own, first, end, pivot_rows, cadence):
-        predict(learner, blocks, memory, due, unpredicted, row + 1)
+        aloft += launch(learner, seen, memory, due, unpredicted, row + 1)
         unpredicted = row + 1
+        if _is_asked_for(aloft, labels, memory, row, trigger):
+            land(learner, memory, aloft)
         drift = drifted(labels, memory, row, cadence) if trigger == "drift" else None
         before = learner.number
         for nth in range({"drift": cadence.retrain_steps if drift else 0}.get(trigger, 1)):
@@ -143,7 +139,7 @@ def learn_rows(
             if len(settled) + len(drawn.rows) == 0:
                 break
             started = time.perf_counter()
-            loss = train(learner, blocks, labels, memory, settled + memory.first_row, drawn, row, trigger)
+            losses = train(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
             memory.uses[settled] += 1
             memory.uses[drawn.rows - memory.first_row] += 1
             learned.steps.append(
@@ -154,11 +150,12 @@ def learn_rows(
                     settled=settled + memory.first_row,
                     replay=drawn,
                     seed=seed,
-                    loss={name: float(getattr(loss, name)) for name in LOSS_PARTS},
+                    losses=losses,
                     seconds=time.perf_counter() - started,
                 )
             )
             if learner.number % cadence.snapshot_every == 0:
+                land(learner, memory, aloft)
                 learned.snapshots.append(
                     Snapshot(
                         number=learner.number,
@@ -169,7 +166,8 @@ def learn_rows(
                 )
         if drift is not None:
             learned.drifts.append(Retrained(row=row, drift=drift, steps=learner.number - before))
-    predict(learner, blocks, memory, due, unpredicted, end + ahead)
+    aloft += launch(learner, seen, memory, due, unpredicted, end + ahead)
+    land(learner, memory, aloft)
     return learned
 
 
@@ -212,17 +210,25 @@ def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Row
     return fresh[(memory.made & memory.trusted & labels.candle.usable)[fresh]]
 
 
+def _is_asked_for(aloft: list[Flight], labels: Labels, memory: Memory, row: int, trigger: str) -> bool:
+    """Whether the event at `row` looks at what was said in a prediction that is aloft: a trend that is graded by now, a
+    loss of the last hours, or a position that is held on from the one before."""
+    held = memory.extras.shape[1] > 0
+    return trigger == "drift" or held or any((labels.trend.settled[flight.at] <= row).any() for flight in aloft)
+
+
 def train(
     learner: Learner,
-    blocks: Blocks,
+    blocks: Gathers,
     labels: Labels,
     memory: Memory,
     settled: Rows,
     drawn: Draw,
     row: int,
     trigger: str,
-) -> Loss:
+) -> torch.Tensor:
     """The step that the event at `row` makes; `memory` stands beside `labels`. Used to learn and to re-live.
+    What comes back are the parts of its loss [6].
 
     What a pivot has graded is asked for its trend, and nothing else is.
     """
@@ -234,91 +240,17 @@ def train(
     graded = len(settled) if trigger == "pivot" else 0
     batch = learner.objective.batch(learner, blocks, labels, memory, rows, graded, weights, row)
     started = time.perf_counter()
-    loss = learner.objective.step(learner, batch)
+    learner.pull.fill_(pull_of(learner.hyper, learner.number + 1 - learner.born_at))
+
+    def step(batch: Any) -> torch.Tensor:
+        loss = learner.objective.step(learner, batch)
+        return torch.stack([getattr(loss, name) for name in LOSS_PARTS])
+
+    losses = learner.run(("step", learner.hyper), step, batch)
     learner.number += 1
     learner.trained_row = row
     learner.seconds_inside += time.perf_counter() - started
-    return loss
-
-
-def predict(learner: Learner, blocks: Blocks, memory: Memory, due: NDArray[np.bool_], first: int, end: int) -> None:
-    """References for the closes of rows [first, end), into `memory`, all with the weights of now."""
-    span = slice(first - memory.first_row, end - memory.first_row)
-    rows = np.flatnonzero(due[span] & ~memory.made[span]) + first
-    if not len(rows):
-        return
-    for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
-        at = part - memory.first_row
-        said = forward(learner, blocks.gather(part, memory.norm_params[at]))
-        memory.predictions[at], memory.hidden[at] = said.predictions, said.hidden
-        memory.served[at], memory.served_by[at] = said.served, learner.serving_id
-        memory.extras[at] = learner.objective.act(learner, memory, at, said.extras)
-    at = rows - memory.first_row
-    memory.trend[at] = trend_predicted(memory.predictions[at])
-    memory.made[at] = True
-    memory.checkpoint[at] = learner.number
-
-
-class Said(NamedTuple):
-    """What a model says of B references, as it is stored."""
-
-    predictions: Frames  # [B, 17] in natural units
-    hidden: NDArray[np.float16]  # [B, D]
-    served: Frames  # [B, 5] as the serving weights see it, in 65,535ths
-    extras: Frames  # [B, E] as the model has them
-
-
-@torch.inference_mode()
-def forward(learner: Learner, frame: Frame[Frames]) -> Said:
-    """Predictions, hidden states and extras. Raises FrameRefused for a frame of another shape, and ModelBroken
-    for an output that is not finite."""
-    check_frame(frame, learner.shape)
-    count = len(frame.norm)
-    if count < SMALLEST_BATCH:
-        frame = frame.map(lambda block: np.concatenate([block, block[:1].repeat(SMALLEST_BATCH - count, 0)]))
-    inside = to_tensors(frame, learner.device)
-    started = time.perf_counter()
-    output = learner.average(inside)
-    values = natural_units(output, inside.norm).cpu().numpy()[:count]
-    hidden = output.hidden_BD.half().cpu().numpy()[:count]
-    extras = np.empty((count, 0), np.float32) if output.extras_BE is None else output.extras_BE.cpu().numpy()[:count]
-    served = np.full((count, len(SERVED)), np.nan, np.float32)
-    if learner.serving is not None:
-        probabilities = natural_units(learner.serving(inside), inside.norm)[:, SERVED].cpu().numpy()[:count]
-        served = np.round(probabilities * SERVED_UNIT) / np.float32(SERVED_UNIT)
-    learner.seconds_inside += time.perf_counter() - started
-    parts = (values, hidden, extras)
-    broken = count - int(np.logical_and.reduce([np.isfinite(part).all(axis=1) for part in parts]).sum())
-    if broken:
-        raise ModelBroken(
-            f"expected finite outputs, found {broken} of {count} predictions that are not, by the weights after step"
-            f" {learner.number}. Show one of the closes around it to whoever wrote the model"
-        )
-    if learner.serving is not None and not np.isfinite(served).all():
-        raise ModelBroken(
-            f"expected finite outputs, found some that are not, by the serving checkpoint {learner.serving_id}. Let"
-            " another one serve: `hindsight models rollback`"
-        )
-    return Said(values, hidden, served, extras)
-
-
-def natural_units(output: ModelOutput, norm_B4: torch.Tensor) -> torch.Tensor:
-    """The output [B, 17] in the columns and units of `inference.predictions`."""
-    scale = norm_B4[:, 1:2]
-    ages = torch.from_numpy(TARGET_AGES).to(norm_B4.device)
-    values = torch.cat(
-        [
-            1 - (1 - output.buy_logit_B.sigmoid()[:, None]),  # survives being stored as the confidence of an action
-            output.candle_B4 * scale,
-            output.trend_logits_B3.softmax(dim=1),
-            output.high_logit_B.sigmoid()[:, None],
-            output.pivot_return_B4 * scale * ages.sqrt(),
-            output.pivot_candles_B4.clamp(-20, 12).exp() * ages,
-        ],
-        dim=1,
-    )
-    assert values.shape[1] == WIDTH
-    return values
+    return losses
 
 
 def _replayed(

@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from hindsight.inference.blocks import Blocks
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
+from hindsight.training.resident import Gathers
 from hindsight.training.step import Batch, Loss, make_batch, train_step
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Objective(Protocol):
     def batch(
         self,
         learner: "Learner",
-        blocks: Blocks,
+        blocks: Gathers,
         labels: Labels,
         memory: Memory,
         rows: Rows,
@@ -73,7 +73,7 @@ class Supervised:
     def batch(
         self,
         learner: "Learner",
-        blocks: Blocks,
+        blocks: Gathers,
         labels: Labels,
         memory: Memory,
         rows: Rows,
@@ -85,8 +85,7 @@ class Supervised:
         return make_batch(blocks, labels, known, rows, graded, weights, row, learner.device)
 
     def step(self, learner: "Learner", batch: Batch) -> Loss:
-        number = learner.number + 1 - learner.born_at
-        return train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, number)
+        return train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, learner.pull)
 
     def records(
         self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int

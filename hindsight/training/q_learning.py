@@ -17,21 +17,23 @@ import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as fn
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hindsight.inference.blocks import Blocks, Frame
+from hindsight.inference.blocks import Frame
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import Labels
 from hindsight.inference.positions import ExperienceRule, priority
 from hindsight.inference.references import inference_ids
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
+from hindsight.training.constants import constant
 from hindsight.training.memory import Memory
 from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.objective import SUPERVISED
-from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, train_step, weighted_mean
+from hindsight.training.resident import Gathers
+from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, opinion, together, train_step, weighted_mean
 from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 HIGH_SHARE = 0.25  # of what replay may draw that is of high priority
 BASIS_POINTS = 10_000  # in one
+_TURNOVER = tuple(TURNOVER.ravel().tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +77,7 @@ class QLearning:
     def batch(
         self,
         learner: "Learner",
-        blocks: Blocks,
+        blocks: Gathers,
         labels: Labels,
         memory: Memory,
         rows: Rows,
@@ -88,17 +91,19 @@ class QLearning:
         both, weights = np.concatenate([rows, found.next_at + memory.first_row]), np.concatenate([weights, weights])
         batch = SUPERVISED.batch(learner, blocks, labels, memory, both, graded, weights, row)
 
-        def tensor(values: ArrayLike) -> Tensor:
-            return torch.from_numpy(np.asarray(values, np.float32)).to(learner.device, non_blocking=True)
-
         return ValueBatch(
             answers=first_of(batch, count),
             next_frame=batch.frame.map(lambda block: block[count:]),
-            rewards_B3=tensor(found.rewards_B3),
-            reached_B3=torch.from_numpy(found.reached_B3).to(learner.device),
-            discount_B=tensor(found.discount_B),
-            cost_B=tensor(found.cost_B),
-            known_B=tensor(found.known_B),
+            **together(
+                {
+                    "rewards_B3": found.rewards_B3,
+                    "reached_B3": found.reached_B3,
+                    "discount_B": found.discount_B,
+                    "cost_B": found.cost_B,
+                    "known_B": found.known_B,
+                },
+                learner.device,
+            ),
         )
 
     def step(self, learner: "Learner", batch: ValueBatch) -> Loss:
@@ -109,9 +114,8 @@ class QLearning:
             value = weighted_mean(fn.huber_loss(worth(output), target_B3, reduction="none").mean(1), weight_B)
             return replace(loss, total=loss.total + hyper.weight_value * value, value=value)
 
-        number = learner.number + 1 - learner.born_at
         learning = (learner.model, learner.average, learner.optimizer)
-        return train_step(*learning, batch.answers, learner.hyper, number, measure)
+        return train_step(*learning, batch.answers, learner.hyper, learner.pull, measure)
 
     def records(
         self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int
@@ -172,9 +176,12 @@ def prioritise(memory: Memory, labels: Labels, row: int, hyper: Hyperparameters)
 @torch.no_grad()
 def targets(learner: "Learner", batch: ValueBatch) -> Tensor:
     """[B, 3] what each position turned out to be worth: rewards, and the value of what follows."""
-    way_B33 = batch.cost_B[:, None, None] * torch.from_numpy(TURNOVER).to(batch.cost_B)[batch.reached_B3]
-    chosen_B31 = (worth(learner.model(batch.next_frame))[:, None, :] - way_B33).argmax(2, keepdim=True)
-    value_B33 = worth(learner.average(batch.next_frame))[:, None, :] - way_B33
+    way_B33 = batch.cost_B[:, None, None] * constant(_TURNOVER, batch.cost_B.device).view(3, 3)[batch.reached_B3.long()]
+    newest_B3, followed_B3 = (
+        worth(opinion(each, batch.next_frame, learner.hyper)) for each in (learner.model, learner.average)
+    )
+    chosen_B31 = (newest_B3[:, None, :] - way_B33).argmax(2, keepdim=True)
+    value_B33 = followed_B3[:, None, :] - way_B33
     return batch.rewards_B3 + batch.discount_B[:, None] * value_B33.gather(2, chosen_B31).squeeze(2)
 
 

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as fn
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hindsight.inference.blocks import Blocks, Frame
+from hindsight.inference.blocks import Frame
 from hindsight.inference.frames import Frames
 from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
 from hindsight.inference.trading import TradingCost
 from hindsight.training.models.opinion import ModelOutput
+from hindsight.training.resident import Gathers
 
 RULES = "step 2"  # another number where the same records of steps would lead to other weights
 LOSS_PARTS = ("total", "action", "candle", "trend", "pivot", "value")
@@ -49,6 +50,7 @@ class Hyperparameters:
     half_spread: float = 0.00005
     discount: float = 0.94
     return_steps: int = 3
+    precision: str = "float32"
     seed: int = 0
 
     @property
@@ -61,7 +63,7 @@ class Hyperparameters:
         """What a change of position costs."""
         return TradingCost(fee=self.fee, half_spread=self.half_spread)
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | str]:
         return asdict(self)
 
 
@@ -75,7 +77,7 @@ class Batch:
     up_mask_B: Tensor
     candle_B4: Tensor
     candle_mask_B: Tensor
-    trend_B: Tensor
+    trend_B: Tensor  # class
     trend_mask_B: Tensor
     high_B: Tensor
     high_mask_B: Tensor
@@ -105,7 +107,8 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
     """
     matrices = [weights for weights in model.parameters() if weights.ndim > 1]
     others = [weights for weights in model.parameters() if weights.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": others}], fused=True)
+    on_gpu = any(weights.is_cuda for weights in model.parameters())
+    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": others}], fused=True, capturable=on_gpu)
     set_rates(optimizer, hyper)
     return optimizer
 
@@ -116,13 +119,23 @@ def set_rates(optimizer: torch.optim.Optimizer, hyper: Hyperparameters) -> None:
         group["lr"], group["weight_decay"] = hyper.learning_rate, decay
 
 
-def to_tensors(frame: Frame[Frames], device: torch.device) -> Frame[Tensor]:
-    """The frame on `device`."""
-    return frame.map(lambda block: torch.from_numpy(block).to(device, non_blocking=True))
+def opinion(model: nn.Module, frame: Frame[Tensor], hyper: Hyperparameters) -> ModelOutput:
+    """What a model says of B frames, in float32. Of the precision `bfloat16` its products of matrices are in that;
+    weights, scales, norms and losses stay float32.
+    """
+    half = hyper.precision == "bfloat16"
+    with torch.autocast(frame.norm.device.type, torch.bfloat16, enabled=half, cache_enabled=False):
+        output = model(frame)
+    return output._replace(**{name: each.float() for name, each in output._asdict().items() if each is not None})
+
+
+def to_tensors(frame: Frame[Any], device: torch.device) -> Frame[Tensor]:
+    """The frame, of arrays or of tensors, on `device`."""
+    return frame.map(lambda block: torch.as_tensor(block).to(device, non_blocking=True))
 
 
 def make_batch(
-    blocks: Blocks,
+    blocks: Gathers,
     labels: Labels,
     norm_params: Frames,
     rows: NDArray[np.int64],
@@ -145,27 +158,40 @@ def make_batch(
     pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
     trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < graded)
     next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
-
-    def tensor(values: ArrayLike) -> Tensor:
-        return torch.from_numpy(np.asarray(values, np.float32)).to(device, non_blocking=True)
-
-    return Batch(
-        frame=to_tensors(blocks.gather(rows, norm_params), device),
-        weight_B=tensor(weights),
-        up_B=tensor(returns[:, 3] > 0),
-        up_mask_B=tensor(candle_known & (returns[:, 3] != 0)),
-        candle_B4=tensor(np.where(candle_known[:, None], returns / scale[:, None], 0)),
-        candle_mask_B=tensor(candle_known),
-        trend_B=torch.from_numpy(np.where(trend_known, trend.trend[at], 0).astype(np.int64)).to(device),
-        trend_mask_B=tensor(trend_known),
-        high_B=tensor(pivot.next_type[at] == 1),
-        high_mask_B=tensor(next_known.any(axis=1)),
-        pivot_return_BK=tensor(
-            np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(TARGET_AGES)), 0)
-        ),
-        pivot_candles_BK=tensor(np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / TARGET_AGES), 0)),
-        pivot_mask_BK=tensor(pivot_known),
+    price = np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(TARGET_AGES)), 0)
+    candles = np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / TARGET_AGES), 0)
+    answers = together(
+        {
+            "weight_B": weights,
+            "up_B": returns[:, 3] > 0,
+            "up_mask_B": candle_known & (returns[:, 3] != 0),
+            "candle_B4": np.where(candle_known[:, None], returns / scale[:, None], 0),
+            "candle_mask_B": candle_known,
+            "trend_B": np.where(trend_known, trend.trend[at], 0),
+            "trend_mask_B": trend_known,
+            "high_B": pivot.next_type[at] == 1,
+            "high_mask_B": next_known.any(axis=1),
+            "pivot_return_BK": price,
+            "pivot_candles_BK": candles,
+            "pivot_mask_BK": pivot_known,
+        },
+        device,
     )
+    answers["trend_B"] = answers["trend_B"].long()
+    return Batch(frame=to_tensors(blocks.gather(rows, norm_params), device), **answers)
+
+
+def together(columns: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """Arrays [B] or [B, K] as float32 on `device`, taken there at once."""
+    ends = np.cumsum([1 if values.ndim == 1 else values.shape[1] for values in columns.values()]).tolist()
+    packed = np.empty((len(next(iter(columns.values()))), ends[-1]), np.float32)
+    for values, start, end in zip(columns.values(), [0, *ends], ends, strict=False):
+        packed[:, start:end] = values.reshape(-1, end - start)
+    there = torch.from_numpy(packed).to(device, non_blocking=True)
+    return {
+        name: there[:, start] if values.ndim == 1 else there[:, start:end]
+        for (name, values), start, end in zip(columns.items(), [0, *ends], ends, strict=False)
+    }
 
 
 def loss_of(output: ModelOutput, batch: Batch, hyper: Hyperparameters) -> Loss:
@@ -198,36 +224,42 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     hyper: Hyperparameters,
-    number: int,
+    pull: Tensor,
     measure: Callable[[ModelOutput, Any, Hyperparameters], Loss] = loss_of,
 ) -> Loss:
-    """Step `number` of its lineage on `batch`, by the loss that `measure` finds; returns its losses, detached.
+    """A step on `batch`, by the loss that `measure` finds, after which the running mean is pulled to the new weights;
+    returns its losses, detached.
 
-    A step whose gradient is not finite changes no weight.
+    A step whose gradient is not finite changes no weight. Whether it is, the device decides for itself: nothing here
+    waits for a result of it.
     """
     set_rates(optimizer, hyper)
     optimizer.zero_grad(set_to_none=True)
-    output = model(batch.frame)
-    loss = measure(output, batch, hyper)
+    loss = measure(opinion(model, batch.frame, hyper), batch, hyper)
     loss.total.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), hyper.clip_norm)
-    if torch.isfinite(norm):
-        optimizer.step()
-        follow(average, model, hyper, number)
+    is_finite = torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), hyper.clip_norm))
+    # Where this is 1, the fused optimizer leaves weights and moments alone.
+    optimizer.found_inf = (~is_finite).float()  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.step()
+    follow(average, model, pull * is_finite)
     return Loss(**{name: getattr(loss, name).detach() for name in LOSS_PARTS})
 
 
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, hyper: Hyperparameters, number: int) -> None:
-    """Moves `average` towards `model`: a running mean over about 1 / (1 − average_decay) steps, and at first over the
-    newer part of all steps.
+def pull_of(hyper: Hyperparameters, number: int) -> float:
+    """How far step `number` of a lineage pulls the running mean to the newest weights: over about
+    1 / (1 − average_decay) steps, and at first over the newer part of all steps.
 
     Single steps on a handful of overlapping answers are noisy, and their mean is not: it is what predicts.
     Source: Shamir & Zhang 2013, https://arxiv.org/abs/1212.1824, §4 (polynomial-decay averaging, η = 3)
     """
-    weight = max(1 - hyper.average_decay, 4 / (number + 3))
+    return max(1 - hyper.average_decay, 4 / (number + 3))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, pull: Tensor) -> None:
+    """Moves `average` towards `model` by the share `pull`."""
     for mean, newest in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(newest, weight)
+        mean.lerp_(newest, pull)
 
 
 def _binary(logit: Tensor, truth: Tensor) -> Tensor:

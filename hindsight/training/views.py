@@ -16,9 +16,9 @@ from hindsight.inference.blocks import OUTPUT_AGE, OUTPUTS, Frame
 from hindsight.inference.book_tape import BOOK_COLUMNS
 from hindsight.inference.frames import COLUMN, PIVOT_TYPES
 from hindsight.inference.normalisation import MINIMUM_RETURN_SCALE, MINIMUM_VOLUME_SCALE
-from hindsight.inference.predictions import USUAL_AGE
 from hindsight.inference.shape import FrameShape
-from hindsight.training.channels import CHANNELS, LEAST, LIMIT, channels
+from hindsight.training.channels import CHANNELS, LEAST, LIMIT, PIVOT_AGES, channels
+from hindsight.training.constants import constant
 
 BUCKETS = BOOK_COLUMNS.index("imbalance")  # 40 amounts come first, then the imbalance and its means, then the price
 BOOK_CHANNELS = len(BOOK_COLUMNS) + 1
@@ -103,7 +103,7 @@ def _book(book_BLC: Tensor, norm_B4: Tensor, step_ms: int, span: slice) -> Tenso
 
 def _pivots(pivots_BTKP: Tensor, norm_B4: Tensor) -> Tensor:
     """[B, 10, K, 7]: age, distance, strength, book at the pivot and at its confirmation; is it there, was the book."""
-    usual_T1 = pivots_BTKP.new_tensor([USUAL_AGE[int(name[1])] for name in PIVOT_TYPES])[:, None]
+    usual_T1 = constant(PIVOT_AGES, pivots_BTKP.device)[:, None]
     last, scale = norm_B4[:, 0, None, None], norm_B4[:, 1, None, None]
     age, price, strength, at_pivot, at_confirmation = pivots_BTKP.unbind(-1)
     values = [
@@ -119,8 +119,7 @@ def _pivots(pivots_BTKP: Tensor, norm_B4: Tensor) -> Tensor:
 
 def _outputs(outputs_B6: Tensor) -> Tensor:
     """[B, 7]: probabilities, the age as a share of the oldest that is read, and whether they are there."""
-    share = outputs_B6 / outputs_B6.new_tensor([1.0] * (len(OUTPUTS) - 1) + [OUTPUT_AGE])
-    return _masked(share)
+    return _masked(outputs_B6 / constant((1.0,) * (len(OUTPUTS) - 1) + (float(OUTPUT_AGE),), outputs_B6.device))
 
 
 def _masked(values_BX: Tensor) -> Tensor:

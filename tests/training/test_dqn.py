@@ -29,8 +29,8 @@ from hindsight.settings import Settings, load
 from hindsight.store.trading import trading_scores
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.learner import Learner, new_learner, restore, tensors_of
-from hindsight.training.loop import forward, predict
 from hindsight.training.memory import Memory
+from hindsight.training.predict import forward, predict
 from hindsight.training.q_learning import Q_LEARNING, targets, worth
 from hindsight.training.step import Hyperparameters
 from hindsight.training.transitions import ACTION, EXTRAS, PREVIOUS, Q, settle, take_positions, transitions

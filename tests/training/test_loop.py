@@ -11,8 +11,9 @@ import torch
 from hindsight.inference.frames import COLUMNS, Superseded, Tape
 from hindsight.inference.labels import VALIDATED
 from hindsight.training.learner import Learner, restore, tensors_of
-from hindsight.training.loop import Cadence, events, forward, newly_settled
+from hindsight.training.loop import Cadence, events, newly_settled
 from hindsight.training.objective import Supervised
+from hindsight.training.predict import forward
 from hindsight.training.step import loss_of, make_batch, train_step
 
 # fmt: off
@@ -248,7 +249,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh
     batch = make_batch(
         stretch.market.blocks, stretch.market.labels, norm, rows, 40, np.ones(40, np.float32), event_row, learner.device
     )
-    good = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, 1)
+    good = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(1.0))
     before = bytes_of(learner)
     for broken in (float("nan"), float("inf")):
         candles = batch.frame.candles[0].clone()
@@ -258,10 +259,10 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh
             if np.isnan(broken)
             else replace(batch, weight_B=batch.weight_B * broken)
         )
-        loss = train_step(learner.model, learner.average, learner.optimizer, hurt, learner.hyper, 2)
+        loss = train_step(learner.model, learner.average, learner.optimizer, hurt, learner.hyper, torch.tensor(0.8))
         assert not torch.isfinite(loss.total)
         assert bytes_of(learner) == before
-    train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, 2)
+    train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(0.8))
     assert torch.isfinite(good.total)
     assert bytes_of(learner) != before
 
@@ -280,3 +281,20 @@ def test_the_gpu_learns_and_predicts_what_the_cpu_does_within_tolerance(stretch,
     np.testing.assert_allclose(
         memories["cuda"].predictions[first], memories["cpu"].predictions[first], rtol=1e-3, atol=1e-6
     )
+
+
+def test_in_bfloat16_the_losses_are_those_of_float32_within_a_percent(
+    stretch, any_learner: Callable[..., Learner], any_model: str
+):
+    """The same draws, and weights that stay float32: only the products of matrices are coarser."""
+    losses, said = [], []
+    for precision in ("float32", "bfloat16"):
+        learner, memory = any_learner(), stretch.new_memory(any_model)
+        learner.hyper = replace(learner.hyper, precision=precision)
+        steps = stretch.run(learner, memory, 0, 150).steps
+        losses.append([step.loss["total"] for step in steps])
+        said.append(memory.predictions[600:750])
+        assert {tensor.dtype for tensor in tensors_of(learner).values()} == {torch.float32}
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != losses[0]
+    np.testing.assert_allclose(said[1][:, [0, 5, 6, 7, 8]], said[0][:, [0, 5, 6, 7, 8]], atol=0.02)

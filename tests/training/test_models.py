@@ -17,9 +17,9 @@ from hindsight.inference.normalisation import norm_params
 from hindsight.inference.shape import FrameShape, Read
 from hindsight.market.streams import to_ms
 from hindsight.training.learner import Learner, new_learner
-from hindsight.training.loop import forward
 from hindsight.training.models.cnn import CnnConfig
 from hindsight.training.models.registry import OURS, Model, in_levels, in_order, model_of
+from hindsight.training.predict import forward
 from hindsight.training.step import Hyperparameters, to_tensors
 
 COUNT = 96

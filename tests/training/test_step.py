@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, make_batch, set_rates
+from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, make_batch, pull_of, set_rates
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_mean_that_predicts_starts_with_the_weights_and_then_lags_behind_the
     for number in (1, 10, 100_000):
         for mean, old in zip(learner.average.parameters(), before, strict=True):
             mean.data.copy_(old)
-        follow(learner.average, learner.model, hyper, number)
+        follow(learner.average, learner.model, torch.tensor(pull_of(hyper, number)))
         moved = [(mean - old).mean().item() for mean, old in zip(learner.average.parameters(), before, strict=True)]
         assert max(moved) == pytest.approx(min(moved), abs=1e-3)
         shares.append(moved[0])

@@ -1,0 +1,101 @@
+"""Work of fixed shapes on a GPU, recorded once as a CUDA graph and then played: hundreds of small launches become one.
+
+The first times that work of some shape is asked for it is simply done, which readies what it needs (moments of the
+optimizer, handles of libraries); then it is recorded, which does not do it, and played. What cannot be recorded is done
+as before. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+"""
+
+import logging
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+FIRST_DONE = 3
+Given = TypeVar("Given")
+
+
+@dataclass(slots=True)
+class Recorded:
+    """A graph, the tensors that it reads and the one that it leaves."""
+
+    graph: torch.cuda.CUDAGraph
+    reads: list[Tensor]
+    found: Tensor
+
+
+@dataclass(slots=True)
+class Graphs:
+    """What has been recorded of one learner, and how often the rest was done."""
+
+    recorded: dict[Hashable, Recorded | None] = field(default_factory=dict)  # None: it cannot be
+    done: dict[Hashable, int] = field(default_factory=dict)
+    pool: Any = None  # of memory, shared: one graph plays at a time
+
+    def run(self, name: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
+        """`work(given)`: a tensor. All else that it reads must stay at its place, and it must not wait for the device.
+
+        `name` stands for whatever besides the tensors of `given` would make it other work.
+        """
+        tensors = tensors_of(given)
+        key = (name, tuple((each.shape, each.dtype) for each in tensors))
+        if key not in self.recorded and self.done.get(key, 0) >= FIRST_DONE:
+            self.recorded[key] = self._record(key, work, given)
+        recorded = self.recorded.get(key)
+        if recorded is None:
+            self.done[key] = self.done.get(key, 0) + 1
+            return self._aside(work, given)
+        for place, tensor in zip(recorded.reads, tensors, strict=True):
+            place.copy_(tensor)
+        recorded.graph.replay()
+        return recorded.found.clone()
+
+    def _record(self, key: Hashable, work: Callable[[Given], Tensor], given: Given) -> Recorded | None:
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        kept = with_tensors(given, Tensor.clone)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                found = work(kept)
+        except RuntimeError as error:
+            logger.warning("%s is not recorded as a CUDA graph, and done launch by launch: %s", key, error)
+            return None
+        return Recorded(graph, tensors_of(kept), found)
+
+    def _aside(self, work: Callable[[Given], Tensor], given: Given) -> Tensor:
+        """On a stream beside the usual one, as what is recorded later asks for."""
+        aside, usual = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(usual)
+        with torch.cuda.stream(aside):
+            found = work(given)
+        usual.wait_stream(aside)
+        return found
+
+
+def with_tensors(value: Given, change: Callable[[Tensor], Tensor]) -> Given:
+    """The value with every tensor in it changed, through dataclasses, tuples and named tuples."""
+    found: Any = value
+    if isinstance(value, Tensor):
+        found = change(value)
+    elif isinstance(value, tuple):
+        parts = [with_tensors(part, change) for part in value]
+        found = type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{each.name: with_tensors(getattr(value, each.name), change) for each in fields(value)})
+    return found
+
+
+def tensors_of(value: object) -> list[Tensor]:
+    """The tensors in it, in order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    with_tensors(value, note)
+    return found
