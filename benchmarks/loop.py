@@ -139,11 +139,11 @@ def _watched() -> list[Watched]:
     import hindsight.learn as verb
     from hindsight import piece, recall, recall_blocks, write
     from hindsight.inference.blocks import Blocks
-    from hindsight.training import loop, objective
+    from hindsight.training import engine, loop, objective
 
     return [
         (objective.Supervised, "step", "training steps (forward, backward, optimizer)"),
-        (loop, "launch", "predictions (forward)"),
+        (engine, "ask", "predictions (forward)"),
         (loop, "land", "predictions, to memory"),
         (Blocks, "gather", "frames gathered"),
         (objective, "make_batch", "answers of a batch, to tensors"),

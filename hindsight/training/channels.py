@@ -49,6 +49,6 @@ def channels(frames_BLF: Tensor, norm_B4: Tensor) -> Tensor:
         "flow": (kind["flow"] / frames_BLF[..., KIND["volume"]][..., 1:].clamp_min(LEAST)).clamp(-4, 4) / 4,
         "pivot_age": kind["pivot_age"] / (kind["pivot_age"] + age_K),
     }
-    scaled["pivot_price"].nan_to_num_(nan=0.0)
-    scaled["pivot_age"].nan_to_num_(nan=1.0)
-    return torch.cat([scaled[name] for name in KIND], dim=-1).clamp_(-LIMIT, LIMIT)
+    scaled["pivot_price"] = scaled["pivot_price"].nan_to_num(nan=0.0)
+    scaled["pivot_age"] = scaled["pivot_age"].nan_to_num(nan=1.0)
+    return torch.cat([scaled[name] for name in KIND], dim=-1).clamp(-LIMIT, LIMIT)

@@ -22,13 +22,14 @@ from hindsight.inference.drift import Drift, DriftRule, drifts, first_row_needed
 from hindsight.inference.frames import Tape
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.inference.predictions import BUY, log_loss, of_what_came
+from hindsight.training.engine import Lesson, Train, alone, do
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
 from hindsight.training.metrics import Measured
 from hindsight.training.predict import Flight, land, launch
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
 from hindsight.training.resident import Gathers, on_device
-from hindsight.training.step import LOSS_PARTS, pull_of
+from hindsight.training.step import LOSS_PARTS
 
 Rows = NDArray[np.int64]
 Prove = Callable[[Blocks, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
@@ -93,7 +94,12 @@ class Learned:
     drifts: list[Retrained] = field(default_factory=list)
 
 
-def learn_rows(
+def learn_rows(learner: Learner, *args: Any, **given: Any) -> Learned:
+    """The whole `lesson` of these arguments, by itself."""
+    return alone(learner, lesson(learner, *args, **given))
+
+
+def lesson(
     learner: Learner,
     blocks: Blocks,
     labels: Labels,
@@ -108,11 +114,12 @@ def learn_rows(
     prove: Prove | None = None,
     ahead: int = 0,
     into: Learned | None = None,
-) -> Learned:
+) -> Lesson[Learned]:
     """Advance from the close of row `first` to that of row `end` − 1, filling `memory`; no reference is made twice.
 
     `prove` is asked before a reference is trained on. The references of `ahead` more closes are made as well, and
-    nothing is learned there yet. What was done is added to `into`.
+    nothing is learned there yet. What was done is added to `into`. What is to be done on the device is yielded, and
+    sent back: whoever drives the lesson may do that of many lessons at once.
     """
     learned = into or Learned()
     due = memory.predictable & (
@@ -120,7 +127,7 @@ def learn_rows(
     )
     seen, aloft, unpredicted = on_device(blocks, learner.device), list[Flight](), first
     for row, trigger in events(blocks.own, first, end, pivot_rows, cadence):
-        aloft += launch(learner, seen, memory, due, unpredicted, row + 1)
+        aloft += yield from launch(learner, seen, memory, due, unpredicted, row + 1)
         unpredicted = row + 1
         if _is_asked_for(aloft, labels, memory, row, trigger):
             land(learner, memory, aloft)
@@ -139,7 +146,9 @@ def learn_rows(
             if len(settled) + len(drawn.rows) == 0:
                 break
             started = time.perf_counter()
-            losses = train(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
+            batch = batch_of(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
+            losses = yield Train(batch)
+            learner.number, learner.trained_row = learner.number + 1, row
             memory.uses[settled] += 1
             memory.uses[drawn.rows - memory.first_row] += 1
             learned.steps.append(
@@ -166,7 +175,7 @@ def learn_rows(
                 )
         if drift is not None:
             learned.drifts.append(Retrained(row=row, drift=drift, steps=learner.number - before))
-    aloft += launch(learner, seen, memory, due, unpredicted, end + ahead)
+    aloft += yield from launch(learner, seen, memory, due, unpredicted, end + ahead)
     land(learner, memory, aloft)
     return learned
 
@@ -226,9 +235,23 @@ def train(
     drawn: Draw,
     row: int,
     trigger: str,
-) -> torch.Tensor:
-    """The step that the event at `row` makes; `memory` stands beside `labels`. Used to learn and to re-live.
-    What comes back are the parts of its loss [6].
+) -> None:
+    """The step that the event at `row` makes, by itself: how a recorded one is lived again."""
+    do(learner, Train(batch_of(learner, blocks, labels, memory, settled, drawn, row, trigger)))
+    learner.number, learner.trained_row = learner.number + 1, row
+
+
+def batch_of(
+    learner: Learner,
+    blocks: Gathers,
+    labels: Labels,
+    memory: Memory,
+    settled: Rows,
+    drawn: Draw,
+    row: int,
+    trigger: str,
+) -> Any:
+    """What the event at `row` trains on; `memory` stands beside `labels`.
 
     What a pivot has graded is asked for its trend, and nothing else is.
     """
@@ -238,19 +261,7 @@ def train(
         [np.ones(len(settled)), np.full(drawn.high, drawn.weight_high), np.full(normal, drawn.weight_normal)]
     ).astype(np.float32)
     graded = len(settled) if trigger == "pivot" else 0
-    batch = learner.objective.batch(learner, blocks, labels, memory, rows, graded, weights, row)
-    started = time.perf_counter()
-    learner.pull.fill_(pull_of(learner.hyper, learner.number + 1 - learner.born_at))
-
-    def step(batch: Any) -> torch.Tensor:
-        loss = learner.objective.step(learner, batch)
-        return torch.stack([getattr(loss, name) for name in LOSS_PARTS])
-
-    losses = learner.run(("step", learner.hyper), step, batch)
-    learner.number += 1
-    learner.trained_row = row
-    learner.seconds_inside += time.perf_counter() - started
-    return losses
+    return learner.objective.batch(learner, blocks, labels, memory, rows, graded, weights, row)
 
 
 def _replayed(

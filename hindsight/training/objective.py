@@ -15,7 +15,7 @@ from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
 from hindsight.training.resident import Gathers
-from hindsight.training.step import Batch, Loss, make_batch, train_step
+from hindsight.training.step import Batch, Hyperparameters, Loss, Says, loss_of, make_batch, train_step
 
 if TYPE_CHECKING:
     from hindsight.training.learner import Learner
@@ -52,6 +52,11 @@ class Objective(Protocol):
         """Changes the weights of the learner, and says what the loss on the batch was before."""
         ...
 
+    def loss(self, says: Says, mean_says: Says, batch: Any, hyper: Hyperparameters) -> Loss:
+        """The loss on a batch by what the weights that learn say, and their running mean. Many learners at once are
+        taught by it instead of by `step`; nothing in it may wait for the device."""
+        ...
+
     def records(
         self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int
     ) -> dict[str, pl.DataFrame]:
@@ -85,7 +90,11 @@ class Supervised:
         return make_batch(blocks, labels, known, rows, graded, weights, row, learner.device)
 
     def step(self, learner: "Learner", batch: Batch) -> Loss:
-        return train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, learner.pull)
+        learning = (learner.model, learner.average, learner.optimizer)
+        return train_step(*learning, batch, learner.hyper, learner.pull, self.loss)
+
+    def loss(self, says: Says, mean_says: Says, batch: Batch, hyper: Hyperparameters) -> Loss:
+        return loss_of(says(batch.frame), batch, hyper)
 
     def records(
         self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int

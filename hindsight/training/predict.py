@@ -7,7 +7,6 @@ latest at the end, and before that as soon as an answer is held against it.
 """
 
 import math
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -18,18 +17,15 @@ from torch import Tensor
 from hindsight.errors import ModelBroken
 from hindsight.inference.blocks import Frame, check_frame
 from hindsight.inference.frames import Frames, Rows
-from hindsight.inference.predictions import SERVED, SERVED_UNIT, TARGET_AGES, WIDTH, trend_predicted
-from hindsight.training.constants import constant
+from hindsight.inference.predictions import SERVED, SERVED_UNIT, WIDTH, trend_predicted
+from hindsight.training.engine import Lesson, Predict, alone, ask
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
-from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.resident import Gathers
-from hindsight.training.step import opinion, to_tensors
+from hindsight.training.step import to_tensors
 
 AT_ONCE = 512  # references that one forward pass predicts: more would only take more memory
 SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
-
-_AGES = tuple(TARGET_AGES.tolist())
 
 
 class Said(NamedTuple):
@@ -53,24 +49,28 @@ class Flight(NamedTuple):
 
 def predict(learner: Learner, blocks: Gathers, memory: Memory, due: NDArray[np.bool_], first: int, end: int) -> None:
     """References for the closes of rows [first, end), into `memory`, all with the weights of now."""
-    land(learner, memory, launch(learner, blocks, memory, due, first, end))
+    land(learner, memory, alone(learner, launch(learner, blocks, memory, due, first, end)))
 
 
 def launch(
     learner: Learner, blocks: Gathers, memory: Memory, due: NDArray[np.bool_], first: int, end: int
-) -> list[Flight]:
+) -> Lesson[list["Flight"]]:
     """Makes the references for the closes of rows [first, end). What is said of them lands later."""
     span = slice(first - memory.first_row, end - memory.first_row)
     rows = np.flatnonzero(due[span] & ~memory.made[span]) + first
+    flights: list[Flight] = []
     if not len(rows):
-        return []
+        return flights
     at = rows - memory.first_row
     memory.made[at], memory.checkpoint[at], memory.served_by[at] = True, learner.number, learner.serving_id
-    flights = []
     for part in np.array_split(rows, -(-len(rows) // AT_ONCE)):
-        at = part - memory.first_row
-        said, landed = _to_host(_ask(learner, to_tensors(blocks.gather(part, memory.norm_params[at]), learner.device)))
-        flights.append(Flight(at, learner.number, learner.serving_id, said, landed))
+        # A few more of the first one, where there are fewer than are made at once.
+        asked = np.append(part, np.repeat(part[0], _size(len(part), learner.device) - len(part)))
+        known = memory.norm_params[asked - memory.first_row]
+        said = yield Predict(blocks=blocks, rows=asked, norm_params=known)
+        flights.append(
+            Flight(part - memory.first_row, learner.number, learner.serving_id, *_to_host(said[: len(part)]))
+        )
     return flights
 
 
@@ -90,30 +90,11 @@ def forward(learner: Learner, frame: Frame[Frames]) -> Said:
     """What the weights of now say of a frame. Raises FrameRefused for one of another shape, and ModelBroken for an
     output that is not finite."""
     check_frame(frame, learner.shape)
-    said = _ask(learner, to_tensors(frame, learner.device)).cpu().numpy()
-    return _said(learner, said, learner.number, learner.serving_id)
-
-
-@torch.inference_mode()
-def _ask(learner: Learner, frame: Frame[Tensor]) -> Tensor:
-    """[B, 17 + D + E + 5]: predictions, hidden states, extras, and what the serving weights predict, where some do."""
-
-    def ask(frame: Frame[Tensor]) -> Tensor:
-        output = opinion(learner.average, frame, learner.hyper)
-        parts = [natural_units(output, frame.norm), output.hidden_BD]
-        if output.extras_BE is not None:
-            parts.append(output.extras_BE)
-        if learner.serving is not None:
-            parts.append(natural_units(opinion(learner.serving, frame, learner.hyper), frame.norm)[:, SERVED])
-        return torch.cat(parts, dim=1)
-
-    count, started = len(frame.norm), time.perf_counter()
+    count, inside = len(frame.norm), to_tensors(frame, learner.device)
     lacking = _size(count, learner.device) - count
     if lacking:
-        frame = frame.map(lambda block: torch.cat([block, block[:1].expand(lacking, *block.shape[1:])]))
-    said = learner.run(("ask", learner.serving_id, learner.hyper), ask, frame)[:count]
-    learner.seconds_inside += time.perf_counter() - started
-    return said
+        inside = inside.map(lambda block: torch.cat([block, block[:1].expand(lacking, *block.shape[1:])]))
+    return _said(learner, ask(learner, inside)[:count].cpu().numpy(), learner.number, learner.serving_id)
 
 
 def _size(count: int, device: torch.device) -> int:
@@ -154,22 +135,3 @@ def _said(learner: Learner, values: Frames, number: int, serving_id: int) -> Sai
         served = np.round(theirs * SERVED_UNIT) / np.float32(SERVED_UNIT)
     extras_at = WIDTH + learner.width
     return Said(own[:, :WIDTH], own[:, WIDTH:extras_at].astype(np.float16), served, own[:, extras_at:])
-
-
-def natural_units(output: ModelOutput, norm_B4: Tensor) -> Tensor:
-    """The output [B, 17] in the columns and units of `inference.predictions`."""
-    scale = norm_B4[:, 1:2]
-    ages = constant(_AGES, norm_B4.device)
-    values = torch.cat(
-        [
-            1 - (1 - output.buy_logit_B.sigmoid()[:, None]),  # survives being stored as the confidence of an action
-            output.candle_B4 * scale,
-            output.trend_logits_B3.softmax(dim=1),
-            output.high_logit_B.sigmoid()[:, None],
-            output.pivot_return_B4 * scale * ages.sqrt(),
-            output.pivot_candles_B4.clamp(-20, 12).exp() * ages,
-        ],
-        dim=1,
-    )
-    assert values.shape[1] == WIDTH
-    return values

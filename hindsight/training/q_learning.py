@@ -33,7 +33,7 @@ from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.objective import SUPERVISED
 from hindsight.training.resident import Gathers
-from hindsight.training.step import Batch, Hyperparameters, Loss, loss_of, opinion, together, train_step, weighted_mean
+from hindsight.training.step import Batch, Hyperparameters, Loss, Says, loss_of, together, train_step, weighted_mean
 from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
 
 if TYPE_CHECKING:
@@ -107,15 +107,15 @@ class QLearning:
         )
 
     def step(self, learner: "Learner", batch: ValueBatch) -> Loss:
-        target_B3 = targets(learner, batch)
-
-        def measure(output: ModelOutput, answers: Batch, hyper: Hyperparameters) -> Loss:
-            loss, weight_B = loss_of(output, answers, hyper), answers.weight_B * batch.known_B
-            value = weighted_mean(fn.huber_loss(worth(output), target_B3, reduction="none").mean(1), weight_B)
-            return replace(loss, total=loss.total + hyper.weight_value * value, value=value)
-
         learning = (learner.model, learner.average, learner.optimizer)
-        return train_step(*learning, batch.answers, learner.hyper, learner.pull, measure)
+        return train_step(*learning, batch, learner.hyper, learner.pull, self.loss)
+
+    def loss(self, says: Says, mean_says: Says, batch: ValueBatch, hyper: Hyperparameters) -> Loss:
+        target_B3, answers = targets(says, mean_says, batch), batch.answers
+        output = says(answers.frame)
+        loss, weight_B = loss_of(output, answers, hyper), answers.weight_B * batch.known_B
+        value = weighted_mean(fn.huber_loss(worth(output), target_B3, reduction="none").mean(1), weight_B)
+        return replace(loss, total=loss.total + hyper.weight_value * value, value=value)
 
     def records(
         self, learner: "Learner", model: str, stream: Stream, labels: Labels, memory: Memory, first: int, end: int
@@ -174,14 +174,12 @@ def prioritise(memory: Memory, labels: Labels, row: int, hyper: Hyperparameters)
 
 
 @torch.no_grad()
-def targets(learner: "Learner", batch: ValueBatch) -> Tensor:
+def targets(says: Says, mean_says: Says, batch: ValueBatch) -> Tensor:
     """[B, 3] what each position turned out to be worth: rewards, and the value of what follows."""
-    way_B33 = batch.cost_B[:, None, None] * constant(_TURNOVER, batch.cost_B.device).view(3, 3)[batch.reached_B3.long()]
-    newest_B3, followed_B3 = (
-        worth(opinion(each, batch.next_frame, learner.hyper)) for each in (learner.model, learner.average)
-    )
-    chosen_B31 = (newest_B3[:, None, :] - way_B33).argmax(2, keepdim=True)
-    value_B33 = followed_B3[:, None, :] - way_B33
+    turnover_B33 = constant(_TURNOVER, batch.cost_B.device).view(3, 3)[batch.reached_B3.long()]
+    way_B33 = batch.cost_B[:, None, None] * turnover_B33
+    chosen_B31 = (worth(says(batch.next_frame))[:, None, :] - way_B33).argmax(2, keepdim=True)
+    value_B33 = worth(mean_says(batch.next_frame))[:, None, :] - way_B33
     return batch.rewards_B3 + batch.discount_B[:, None] * value_B33.gather(2, chosen_B31).squeeze(2)
 
 

@@ -5,6 +5,7 @@ Legend: B references of the batch, K pivot targets.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.resident import Gathers
 
 RULES = "step 2"  # another number where the same records of steps would lead to other weights
+Says = Callable[[Frame[Tensor]], ModelOutput]  # what some weights say of B frames
 LOSS_PARTS = ("total", "action", "candle", "trend", "pivot", "value")
 
 
@@ -99,6 +101,10 @@ class Loss:
     trend: Tensor
     pivot: Tensor
     value: Tensor
+
+
+# By what the weights that learn say, what their running mean says, and a batch. Nothing in it may wait for the device.
+LossBy = Callable[[Says, Says, Any, Hyperparameters], Loss]
 
 
 def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.AdamW:
@@ -222,12 +228,12 @@ def train_step(
     model: nn.Module,
     average: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
+    batch: Any,
     hyper: Hyperparameters,
     pull: Tensor,
-    measure: Callable[[ModelOutput, Any, Hyperparameters], Loss] = loss_of,
+    loss_by: LossBy,
 ) -> Loss:
-    """A step on `batch`, by the loss that `measure` finds, after which the running mean is pulled to the new weights;
+    """A step on `batch`, by the loss that `loss_by` finds, after which the running mean is pulled to the new weights;
     returns its losses, detached.
 
     A step whose gradient is not finite changes no weight. Whether it is, the device decides for itself: nothing here
@@ -235,7 +241,7 @@ def train_step(
     """
     set_rates(optimizer, hyper)
     optimizer.zero_grad(set_to_none=True)
-    loss = measure(opinion(model, batch.frame, hyper), batch, hyper)
+    loss = loss_by(partial(opinion, model, hyper=hyper), partial(opinion, average, hyper=hyper), batch, hyper)
     loss.total.backward()
     is_finite = torch.isfinite(nn.utils.clip_grad_norm_(model.parameters(), hyper.clip_norm))
     # Where this is 1, the fused optimizer leaves weights and moments alone.

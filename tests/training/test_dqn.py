@@ -345,7 +345,7 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
     raise_worth(learner.model, torch.tensor([0.3, -0.2, 0.1]))  # so that the two differ
     with torch.no_grad():
         chooses, values = worth(learner.model(batch.next_frame)), worth(learner.average(batch.next_frame))
-    found = targets(learner, batch)
+    found = targets(learner.model, learner.average, batch)
     differ = 0
     for index in range(40):
         for first in (SHORT, FLAT, LONG):
@@ -359,9 +359,11 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
             assert found[index, first].item() == pytest.approx(expected.item(), rel=1e-5)
     assert differ > 0
     raise_worth(learner.model, torch.tensor(5.0))  # all alike: it chooses the same
-    assert torch.allclose(targets(learner, batch), found)
+    assert torch.allclose(targets(learner.model, learner.average, batch), found)
     raise_worth(learner.average, torch.tensor(5.0))
-    assert torch.allclose(targets(learner, batch), found + 5 * batch.discount_B[:, None], rtol=1e-4)
+    assert torch.allclose(
+        targets(learner.model, learner.average, batch), found + 5 * batch.discount_B[:, None], rtol=1e-4
+    )
 
 
 def raise_worth(model: Any, by_3: torch.Tensor) -> None:

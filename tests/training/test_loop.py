@@ -12,7 +12,7 @@ from hindsight.inference.frames import COLUMNS, Superseded, Tape
 from hindsight.inference.labels import VALIDATED
 from hindsight.training.learner import Learner, restore, tensors_of
 from hindsight.training.loop import Cadence, events, newly_settled
-from hindsight.training.objective import Supervised
+from hindsight.training.objective import SUPERVISED, Supervised
 from hindsight.training.predict import forward
 from hindsight.training.step import loss_of, make_batch, train_step
 
@@ -249,7 +249,9 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh
     batch = make_batch(
         stretch.market.blocks, stretch.market.labels, norm, rows, 40, np.ones(40, np.float32), event_row, learner.device
     )
-    good = train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(1.0))
+    good = train_step(
+        learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(1.0), SUPERVISED.loss
+    )
     before = bytes_of(learner)
     for broken in (float("nan"), float("inf")):
         candles = batch.frame.candles[0].clone()
@@ -259,10 +261,14 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh
             if np.isnan(broken)
             else replace(batch, weight_B=batch.weight_B * broken)
         )
-        loss = train_step(learner.model, learner.average, learner.optimizer, hurt, learner.hyper, torch.tensor(0.8))
+        loss = train_step(
+            learner.model, learner.average, learner.optimizer, hurt, learner.hyper, torch.tensor(0.8), SUPERVISED.loss
+        )
         assert not torch.isfinite(loss.total)
         assert bytes_of(learner) == before
-    train_step(learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(0.8))
+    train_step(
+        learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(0.8), SUPERVISED.loss
+    )
     assert torch.isfinite(good.total)
     assert bytes_of(learner) != before
 
