@@ -125,7 +125,7 @@ def set_rates(optimizer: torch.optim.Optimizer, hyper: Hyperparameters) -> None:
         group["lr"], group["weight_decay"] = hyper.learning_rate, decay
 
 
-def opinion(model: nn.Module, frame: Frame[Tensor], hyper: Hyperparameters) -> ModelOutput:
+def opinion(model: Callable[[Frame[Tensor]], ModelOutput], frame: Frame[Tensor], hyper: Hyperparameters) -> ModelOutput:
     """What a model says of B frames, in float32. Of the precision `bfloat16` its products of matrices are in that;
     weights, scales, norms and losses stay float32.
     """

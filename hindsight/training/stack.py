@@ -1,0 +1,183 @@
+"""Many learners at once: their weights lie side by side, and what their lessons ask for is one computation.
+
+Legend: S learners, B references, D width of a hidden state, E extras. Learners may differ in their rates and seeds, and
+in how often and on what they train; of one kind and shape they are all.
+
+Sources: torch.func, https://docs.pytorch.org/docs/stable/func.html (model ensembling); the step is that of AdamW,
+Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hindsight.inference.blocks import Frame
+from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, said_by
+from hindsight.training.graphs import tensors_of, with_tensors
+from hindsight.training.learner import Learner
+from hindsight.training.models.opinion import ModelOutput
+from hindsight.training.step import LOSS_PARTS, opinion, pull_of, to_tensors
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW, as torch has them by default
+Weights = dict[str, Tensor]  # [S, …] by name
+
+
+def together(learners: Sequence[Learner], lessons: Sequence[Lesson[Taught]]) -> list[Taught]:
+    """Takes every lesson to its end, and leaves each learner with its weights; moments of the optimizer are not kept.
+
+    Those that ask for the same kind and size of work at the same time, have it done at once. To many that begin
+    together and train at the same closes that happens all the time; others wait for each other less and less.
+    """
+    stack, ended = Stack(learners), dict[int, Taught]()
+    asked: dict[int, Work] = {}
+
+    def hear(member: int, answer: Tensor | None) -> None:
+        try:
+            asked[member] = lessons[member].send(answer) if answer is not None else next(lessons[member])
+        except StopIteration as end:
+            ended[member] = end.value
+
+    for member in range(len(lessons)):
+        hear(member, None)
+    while asked:
+        alike: dict[object, list[int]] = defaultdict(list)
+        for member, work in asked.items():
+            alike[_kind(work)].append(member)
+        members = max(alike.values(), key=len)
+        for member, answer in zip(members, stack.do(members, [asked.pop(member) for member in members]), strict=True):
+            hear(member, answer)
+    stack.leave()
+    return [ended[member] for member in range(len(lessons))]
+
+
+def _kind(work: Work) -> object:
+    """Works of one kind have tensors of the same shapes."""
+    if isinstance(work, Predict):
+        return len(work.rows), id(work.blocks)
+    return tuple(tensor.shape for tensor in tensors_of(work.batch))
+
+
+class Stack:
+    """S learners: weights, their running means and the moments of their optimizer, each [S, …]."""
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        self.learners = learners
+        first = learners[0]
+        self.skeleton = deepcopy(first.model).to("meta")
+        self.weights = _stacked([learner.model for learner in learners])
+        self.means = _stacked([learner.average for learner in learners])
+        self.moments = {
+            name: (torch.zeros_like(weights), torch.zeros_like(weights)) for name, weights in self.weights.items()
+        }
+        self.taken = torch.zeros(len(learners), device=first.device)
+        hypers = [learner.hyper for learner in learners]
+        self.rates, self.decays, self.clips = (
+            torch.tensor([getattr(hyper, name) for hyper in hypers], device=first.device)
+            for name in ("learning_rate", "weight_decay", "clip_norm")
+        )
+
+    def do(self, members: Sequence[int], works: Sequence[Work]) -> list[Tensor]:
+        """What comes of the work of each of these members, all of one kind."""
+        at = torch.tensor(members, device=self.taken.device)
+        if isinstance(works[0], Predict):
+            return list(self._predict(at, [work for work in works if isinstance(work, Predict)]))
+        return list(self._train(members, at, [work for work in works if isinstance(work, Train)]))
+
+    def leave(self) -> None:
+        """Gives every learner its weights."""
+        with torch.no_grad():
+            for member, learner in enumerate(self.learners):
+                for module, stacked in ((learner.model, self.weights), (learner.average, self.means)):
+                    for name, weights in module.named_parameters():
+                        weights.copy_(stacked[name][member])
+
+    @torch.inference_mode()
+    def _predict(self, at: Tensor, works: Sequence[Predict]) -> Tensor:
+        """[S, B, 17 + D + E]."""
+        first, means = works[0], {name: weights[at] for name, weights in self.means.items()}
+        device = self.taken.device
+        if all(np.array_equal(work.rows, first.rows) for work in works):
+            frame, each = to_tensors(first.blocks.gather(first.rows, first.norm_params), device), None
+        else:
+            frames = [to_tensors(work.blocks.gather(work.rows, work.norm_params), device) for work in works]
+            frame, each = _beside(frames), 0
+
+        def say(means: Weights, *seen: Tensor) -> Tensor:
+            return said_by(partial(self._opinion, means), _again(frame, seen))
+
+        return vmap(say, in_dims=(0, *(each for _ in tensors_of(frame))))(means, *tensors_of(frame))
+
+    def _train(self, members: Sequence[int], at: Tensor, works: Sequence[Train]) -> Tensor:
+        """The parts of the loss [S, 6] on a batch each, after which each has taken its step."""
+        learners = [self.learners[member] for member in members]
+        batch, objective = _beside([work.batch for work in works]), learners[0].objective
+        weights = {name: each[at].requires_grad_() for name, each in self.weights.items()}
+        means = {name: each[at] for name, each in self.means.items()}
+
+        def lose(weights: Weights, means: Weights, *given: Tensor) -> tuple[Tensor, Tensor]:
+            says, mean_says = partial(self._opinion, weights), partial(self._opinion, means)
+            loss = objective.loss(says, mean_says, _again(batch, given), learners[0].hyper)
+            return loss.total, torch.stack([getattr(loss, name).detach() for name in LOSS_PARTS])
+
+        total_S, parts_S6 = vmap(lose)(weights, means, *tensors_of(batch))
+        gradients = torch.autograd.grad(total_S.sum(), list(weights.values()))
+        pulls = [pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners]
+        self._step(at, dict(zip(weights, gradients, strict=True)), torch.tensor(pulls, device=at.device))
+        return parts_S6
+
+    @torch.no_grad()
+    def _step(self, at: Tensor, gradients: Weights, pull_S: Tensor) -> None:
+        """Clips, steps, and pulls the running mean, of the members `at`; not of one whose gradient is not finite."""
+        norm_S = torch.stack([each.flatten(1).square().sum(1) for each in gradients.values()]).sum(0).sqrt()
+        shrink_S, is_finite_S = (self.clips[at] / (norm_S + 1e-6)).clamp(max=1), torch.isfinite(norm_S)
+        self.taken[at] += is_finite_S
+        bias_S = [1 - beta ** self.taken[at] for beta in BETAS]
+        for name, gradient in gradients.items():
+
+            def of_each(values_S: Tensor, like: Tensor = gradient) -> Tensor:
+                return values_S.view(-1, *(1 for _ in like.shape[1:]))
+
+            gradient = gradient * of_each(shrink_S)
+            weights, (mean, square) = self.weights[name][at], (moment[at] for moment in self.moments[name])
+            decay_S = self.decays[at] if gradient.ndim > 2 else torch.zeros_like(pull_S)  # of matrices alone
+            mean = mean.lerp(gradient, 1 - BETAS[0])
+            square = square * BETAS[1] + gradient.square() * (1 - BETAS[1])
+            newest = weights * of_each(1 - self.rates[at] * decay_S)
+            scale = square.sqrt() / of_each(bias_S[1].sqrt()) + EPSILON
+            newest = newest - of_each(self.rates[at] / bias_S[0]) * mean / scale
+            keeps = of_each(is_finite_S)
+            for place, new in zip((self.weights[name], *self.moments[name]), (newest, mean, square), strict=True):
+                place[at] = torch.where(keeps, new, place[at])
+            average = self.means[name]
+            average[at] = average[at].lerp(self.weights[name][at], of_each(pull_S * is_finite_S))
+
+    def _opinion(self, weights: Weights, frame: Frame[Tensor]) -> ModelOutput:
+        def call(frame: Frame[Tensor]) -> ModelOutput:
+            with sdpa_kernel(SDPBackend.MATH):  # the fused ones know no batch of batches on every device
+                return functional_call(self.skeleton, weights, (frame,))
+
+        return opinion(call, frame, self.learners[0].hyper)
+
+
+def _stacked(modules: Sequence[nn.Module]) -> Weights:
+    each = [dict(module.named_parameters()) for module in modules]
+    return {name: torch.stack([weights[name].detach() for weights in each]) for name in each[0]}
+
+
+def _beside(values: Sequence[Taught]) -> Taught:
+    """The first of the values, with those of all stacked for each of its tensors."""
+    stacked = iter([torch.stack(each) for each in zip(*map(tensors_of, values), strict=True)])
+    return with_tensors(values[0], lambda _: next(stacked))
+
+
+def _again(value: Taught, tensors: Sequence[Tensor]) -> Taught:
+    """The value with other tensors, in their order."""
+    rest = iter(tensors)
+    return with_tensors(value, lambda _: next(rest))

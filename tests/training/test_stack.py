@@ -1,0 +1,82 @@
+"""Many learners at once: each comes to the weights, losses and predictions that it comes to by itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hindsight.training.engine import alone
+from hindsight.training.learner import Learner
+from hindsight.training.loop import lesson
+from hindsight.training.memory import Memory
+from hindsight.training.replay import ReplayRule
+from hindsight.training.stack import Stack, together
+from tests.training.conftest import CADENCE
+
+STACKED = ("transformer", "cnn", "dqn")
+VARIED = [
+    {"learning_rate": 1e-3, "seed": 0},
+    {"learning_rate": 3e-4, "seed": 1, "weight_decay": 1.0},
+    {"learning_rate": 1e-3, "seed": 2, "average_decay": 0.9, "clip_norm": 0.1},
+]
+EVERY = (30, 30, 20)  # closes per step
+CLOSES = 150
+
+
+def lessons(stretch, make: Callable[..., Learner], model: str) -> list[tuple[Learner, Memory, object]]:
+    found = []
+    for varied, every in zip(VARIED, EVERY, strict=True):
+        learner, memory = make(seed=varied["seed"]), stretch.new_memory(model)
+        learner.hyper = replace(learner.hyper, **varied)
+        market, first, end = stretch.market, stretch.first, stretch.first + CLOSES
+        given = (learner, market.blocks, market.labels, memory, first, end, market.l2_rows)
+        rules = {"cadence": replace(CADENCE, train_every=every), "replay": ReplayRule(replay_window=1000)}
+        found.append((learner, memory, lesson(*given, **rules, snapshot=lambda _: {})))
+    return found
+
+
+def flat(learner: Learner) -> torch.Tensor:
+    return torch.cat([weights.detach().flatten() for weights in learner.average.parameters()])
+
+
+@pytest.mark.parametrize("any_model", STACKED, indirect=True)
+def test_learners_taught_together_learn_what_each_learns_by_itself(
+    stretch, any_learner: Callable[..., Learner], any_model: str
+):
+    """Other rates, seeds and cadences; sums in another order, so not to the bit."""
+    apart = lessons(stretch, any_learner, any_model)
+    expected = [alone(learner, each) for learner, _, each in apart]
+    side_by_side = lessons(stretch, any_learner, any_model)
+    found = together([learner for learner, _, _ in side_by_side], [each for _, _, each in side_by_side])
+    for one, other, (learner, memory, _), (by_itself, alone_memory, _) in zip(
+        found, expected, side_by_side, apart, strict=True
+    ):
+        assert len(one.steps) == len(other.steps) > 4
+        assert [(step.number, step.event_row, step.trigger) for step in one.steps] == [
+            (step.number, step.event_row, step.trigger) for step in other.steps
+        ]
+        assert [step.loss["total"] for step in one.steps] == pytest.approx(
+            [step.loss["total"] for step in other.steps], rel=1e-3
+        )
+        np.testing.assert_array_equal(memory.made, alone_memory.made)
+        np.testing.assert_allclose(memory.predictions, alone_memory.predictions, rtol=5e-3, atol=1e-5)
+        start, stacked, single = (flat(each) for each in (any_learner(seed=learner.hyper.seed), learner, by_itself))
+        assert (stacked - single).norm() < 0.02 * (single - start).norm()
+        assert learner.number == by_itself.number
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight_of_its_learner_and_the_others_go_on(
+    any_learner: Callable[..., Learner], any_model: str
+):
+    stack = Stack([any_learner(seed=seed) for seed in range(3)])
+    before = {name: weights.clone() for name, weights in stack.weights.items()}
+    gradients = {name: torch.ones_like(weights) for name, weights in stack.weights.items()}
+    next(iter(gradients.values()))[1].fill_(torch.nan)
+    stack._step(torch.arange(3), gradients, torch.ones(3))
+    for name, weights in stack.weights.items():
+        assert torch.equal(weights[1], before[name][1])
+        assert not torch.equal(weights[0], before[name][0])
+        assert not torch.equal(weights[2], before[name][2])
+    assert stack.taken.tolist() == [1, 0, 1]
