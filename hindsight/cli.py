@@ -141,6 +141,47 @@ def show(inference_id: Annotated[int, typer.Argument(help="inference_id of a ref
 
 
 @app.command()
+def sweep(
+    since: Annotated[str, typer.Option(metavar="DATE", help="first instant, UTC")],
+    vary: Annotated[list[str], typer.Option(metavar="SETTING=VALUE,…", help="what to vary; repeat for more")],
+    until: Annotated[str, typer.Option(metavar="DATE", help="end, UTC, excluded; default: now")] = "",
+    model: Annotated[str, typer.Option(help="which one; default: the first of the setting models")] = "",
+    stream: Annotated[str, typer.Option(metavar="STREAM", help='as in "ETH/USDT 1m"; default: the only one')] = "",
+) -> None:
+    """Teach one model many times over the same recorded history, each time with other settings, and rank them.
+
+    Every combination of the values learns from nothing, as a backfill with its settings would, and is judged by what
+    it predicted before the answers came. The learners of this home are left as they are; the table stays in `sweeps`.
+
+    [b]Example[/b]
+
+      hindsight sweep --since 2024-01-01 --until 2024-03-01 --vary learning_rate=1e-4,2e-4,4e-4 --vary seed=0,1,2
+    """
+    from rich.progress import Progress
+
+    from hindsight.models_command import predicted_stream
+    from hindsight.sweep import grid_of
+    from hindsight.sweep import sweep as try_all  # torch takes over a second to import
+    from hindsight.sweep_printing import print_sweep
+
+    with told_plainly():
+        settings = load()
+        window, grid, chosen = _window(settings, since, until), grid_of(vary), predicted_stream(settings, stream)
+        name = model or settings.models[0]
+        with Progress(console=console) as progress:
+            bar = progress.add_task(f"{name} of {chosen}", total=None)
+            rows = try_all(
+                settings,
+                chosen,
+                name,
+                window,
+                grid,
+                lambda done, all_: progress.update(bar, completed=done, total=all_),
+            )
+        print_sweep(rows, console)
+
+
+@app.command()
 def venue(
     port: Annotated[int, typer.Option(help="port to listen on; 0: any free one")] = 0,
     speed: Annotated[float, typer.Option(min=0.01, help="seconds that pass at the venue in one of ours")] = 1.0,

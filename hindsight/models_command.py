@@ -42,7 +42,7 @@ def list_models(
 
     with told_plainly():
         settings = load()
-        streams = [_stream(settings, stream)] if stream else list(settings.predicted_streams)
+        streams = [predicted_stream(settings, stream)] if stream else list(settings.predicted_streams)
         print_models(model_status(settings, streams), console)
 
 
@@ -81,7 +81,7 @@ def pin(
     """
     with told_plainly():
         settings = load()
-        chosen = _stream(settings, stream)
+        chosen = predicted_stream(settings, stream)
         _check(settings, model)
         from hindsight.serve import pin as keep  # torch takes over a second to import
 
@@ -95,7 +95,7 @@ def pin(
 
 def _serve(model: str, stream: str, to: int | None) -> None:
     settings = load()
-    chosen = _stream(settings, stream)
+    chosen = predicted_stream(settings, stream)
     _check(settings, model)
     from hindsight.serve import set_serving  # torch takes over a second to import
 
@@ -119,7 +119,7 @@ def _check(settings: Settings, model: str) -> None:
         raise SettingRefused(f"expected a model of the setting models, {', '.join(settings.models)}, found {model!r}")
 
 
-def _stream(settings: Settings, named: str) -> Stream:
+def predicted_stream(settings: Settings, named: str) -> Stream:
     """The predicted stream of that name, or the only one. Raises SettingRefused where it is unknown, or one of many."""
     streams = list(settings.predicted_streams)
     names = " or ".join(f'"{each.symbol} {each.timeframe}"' for each in streams)

@@ -38,7 +38,7 @@ from hindsight.training.checkpoints import load
 from hindsight.training.learner import Learner, new_learner, restore
 from hindsight.training.loop import train
 from hindsight.training.memory import Memory
-from hindsight.training.models.registry import model_of
+from hindsight.training.models.registry import Model, model_of
 from hindsight.training.replay import Draw
 from hindsight.training.resident import on_device
 from hindsight.training.scores import first_scored
@@ -143,12 +143,9 @@ class Proof:
         return (np.flatnonzero(self.proven) + memory.first_row).tolist()
 
 
-def recall_memory(
-    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, market: Market, first: int
-) -> tuple[Memory, Proof, Completeness]:
-    """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on."""
-    start, count = market.labels.first_row, len(market.labels.candle.settled)
-    kind, shape = model_of(model), market.blocks.shape
+def new_memory(kind: Model, blocks: Blocks, labels: Labels, first: int) -> tuple[Memory, Completeness]:
+    """A memory beside `labels` in which no reference is made yet, and what can be predicted from row `first` on."""
+    start, count = labels.first_row, len(labels.candle.settled)
     memory = Memory(
         first_row=start,
         predictable=np.zeros(count, np.bool_),
@@ -165,8 +162,17 @@ def recall_memory(
         uses=np.zeros(count, np.int16),
         trained_as_candle=start,
     )
+    return memory, _mark_predictable(memory, blocks, max(first, start), kind.optional)
+
+
+def recall_memory(
+    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, market: Market, first: int
+) -> tuple[Memory, Proof, Completeness]:
+    """The references made so far as arrays beside `market.labels`, and what can be predicted from row `first` on."""
+    start, count = market.labels.first_row, len(market.labels.candle.settled)
+    kind, shape = model_of(model), market.blocks.shape
+    memory, there = new_memory(kind, market.blocks, market.labels, first)
     proof = Proof(name=f"{model} of {stream}", digests=np.zeros(count, np.uint64), proven=np.zeros(count, np.bool_))
-    there = _mark_predictable(memory, market.blocks, max(first, start), kind.optional)
     since, until = (from_ms(row * stream.step_ms) for row in (start, start + count))
     references = read_references(con, model, stream, Window(start=since, end=until))
     if len(references):

@@ -12,6 +12,7 @@ from assets.order_book import order_book
 from assets.pivots import pivots
 from pipelines.jobs import backfill, health, learn, record
 from pipelines.live import advance, train_on_pivot
+from pipelines.sweep import sweep
 from resources.exchange import SourceResource
 from resources.progress import Progress
 from resources.scope import ScopeResource
@@ -23,7 +24,7 @@ from sensors.pivot_confirmed import pivot_confirmed
 defs = dg.Definitions(
     assets=[candles, order_book, indicators, pivots, learning],
     asset_checks=[*CHECKS, book_checks, health_checks],
-    jobs=[backfill, record, learn, advance, train_on_pivot, health],
+    jobs=[backfill, record, learn, advance, train_on_pivot, health, sweep],
     sensors=[candle_closed, pivot_confirmed, run_failed, freshness],
     resources={
         "warehouse": WarehouseResource(),

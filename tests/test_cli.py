@@ -28,6 +28,7 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(["up"], "--port", id="up"),
         pytest.param(["status"], "which checkpoint serves", id="status"),
         pytest.param(["show"], "1e-6", id="show"),
+        pytest.param(["sweep"], "--vary learning_rate=1e-4,2e-4,4e-4", id="sweep"),
         pytest.param(["settings"], "hindsight.toml", id="settings"),
     ],
 )

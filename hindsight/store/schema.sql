@@ -310,3 +310,17 @@ create table if not exists timings (     -- how long after a close the live path
     stage varchar not null check (stage in ('stored', 'predicted', 'trained')),
     reached_at timestamptz not null      -- by the venue's clock, as the transaction with the fact was about to end
 );
+
+create table if not exists sweeps (      -- one model over the same history with many settings, each from nothing
+    sweep_id varchar not null,           -- follows from all that was asked for
+    model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    since timestamptz not null, until timestamptz not null,
+    place integer not null,              -- by loss, 1 is the best
+    settings varchar not null,           -- JSON: what was varied
+    references_judged integer not null, steps integer not null,
+    loss double not null,                -- prequential: mean log loss of action, trend and next pivot, added up
+    loss_late double not null,           -- of the second half of them
+    difference double not null, difference_low double, difference_high double,   -- to the best, and its 95 % interval
+    weekly_loss double[] not null,
+    device varchar not null, seconds float not null      -- of the whole sweep
+);

@@ -114,18 +114,20 @@ def lesson(
     prove: Prove | None = None,
     ahead: int = 0,
     into: Learned | None = None,
+    seen: Gathers | None = None,
 ) -> Lesson[Learned]:
     """Advance from the close of row `first` to that of row `end` − 1, filling `memory`; no reference is made twice.
 
     `prove` is asked before a reference is trained on. The references of `ahead` more closes are made as well, and
     nothing is learned there yet. What was done is added to `into`. What is to be done on the device is yielded, and
-    sent back: whoever drives the lesson may do that of many lessons at once.
+    sent back: whoever drives the lesson may do that of many lessons at once, which share what they see as `seen`.
     """
     learned = into or Learned()
     due = memory.predictable & (
         np.arange(memory.first_row + 1, memory.first_row + len(memory.made) + 1) % cadence.predict_every == 0
     )
-    seen, aloft, unpredicted = on_device(blocks, learner.device), list[Flight](), first
+    seen = seen or on_device(blocks, learner.device)
+    aloft, unpredicted = list[Flight](), first
     for row, trigger in events(blocks.own, first, end, pivot_rows, cadence):
         aloft += yield from launch(learner, seen, memory, due, unpredicted, row + 1)
         unpredicted = row + 1

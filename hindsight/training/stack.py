@@ -29,13 +29,13 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW, as torch has them by default
 Weights = dict[str, Tensor]  # [S, …] by name
 
 
-def together(learners: Sequence[Learner], lessons: Sequence[Lesson[Taught]]) -> list[Taught]:
-    """Takes every lesson to its end, and leaves each learner with its weights; moments of the optimizer are not kept.
+def together(stack: "Stack", lessons: Sequence[Lesson[Taught]]) -> list[Taught]:
+    """Takes every lesson to its end: one of each learner of the stack, which keeps their weights; see `Stack.leave`.
 
     Those that ask for the same kind and size of work at the same time, have it done at once. To many that begin
     together and train at the same closes that happens all the time; others wait for each other less and less.
     """
-    stack, ended = Stack(learners), dict[int, Taught]()
+    ended: dict[int, Taught] = {}
     asked: dict[int, Work] = {}
 
     def hear(member: int, answer: Tensor | None) -> None:
@@ -53,8 +53,12 @@ def together(learners: Sequence[Learner], lessons: Sequence[Lesson[Taught]]) -> 
         members = max(alike.values(), key=len)
         for member, answer in zip(members, stack.do(members, [asked.pop(member) for member in members]), strict=True):
             hear(member, answer)
-    stack.leave()
     return [ended[member] for member in range(len(lessons))]
+
+
+def can_be_stacked(learner: Learner) -> bool:
+    """Whether many of its kind can be one computation: torch knows no batch of recurrent layers."""
+    return not any(isinstance(module, nn.RNNBase) for module in learner.model.modules())
 
 
 def _kind(work: Work) -> object:
@@ -65,7 +69,8 @@ def _kind(work: Work) -> object:
 
 
 class Stack:
-    """S learners: weights, their running means and the moments of their optimizer, each [S, …]."""
+    """S learners: weights, their running means and the moments of their optimizer, each [S, …]. They begin anew: of
+    the learners themselves only the weights are taken."""
 
     def __init__(self, learners: Sequence[Learner]) -> None:
         self.learners = learners

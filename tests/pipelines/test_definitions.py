@@ -96,7 +96,7 @@ def test_every_asset_is_described_owned_grouped_and_partitioned_by_stream_or_mar
 
 def test_the_jobs_and_sensors() -> None:
     jobs = {job.name for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {"record", "backfill", "learn", "advance", "train_on_pivot", "health"}
+    assert jobs == {"record", "backfill", "learn", "advance", "train_on_pivot", "health", "sweep"}
     sensors = {sensor.name for sensor in defs.get_repository_def().sensor_defs}
     assert sensors == {"candle_closed", "pivot_confirmed", "run_failed", "freshness"}
 

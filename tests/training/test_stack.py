@@ -49,7 +49,9 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
     apart = lessons(stretch, any_learner, any_model)
     expected = [alone(learner, each) for learner, _, each in apart]
     side_by_side = lessons(stretch, any_learner, any_model)
-    found = together([learner for learner, _, _ in side_by_side], [each for _, _, each in side_by_side])
+    stack = Stack([learner for learner, _, _ in side_by_side])
+    found = together(stack, [each for _, _, each in side_by_side])
+    stack.leave()
     for one, other, (learner, memory, _), (by_itself, alone_memory, _) in zip(
         found, expected, side_by_side, apart, strict=True
     ):
