@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up bench bench-learning bench-planted bench-real-models bench-live bench-peers clean
+.PHONY: help demo test up bench bench-learning bench-planted bench-real-models bench-live bench-peers bench-gpu clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 25
@@ -45,6 +45,9 @@ bench-live: $(VENV)/installed ## Measure the live path: from a close to a checkp
 
 bench-peers: $(VENV)/installed ## Measure beside what people use today, each installed below .hindsight/peers: an hour or more
 	$(BIN)/python -m benchmarks.peers
+
+bench-gpu: $(VENV)/installed ## Measure what a GPU makes of it; without one, the same on the processor
+	$(BIN)/python -m benchmarks.gpu
 
 clean: ## Remove the environment and the caches; what was recorded and learned (.hindsight) stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

@@ -38,7 +38,7 @@ NEW = 1440  # closes after those that are remembered
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The market, and the rows [first, now) at whose closes references have been made; it goes on for NEW more."""
+    """The market, and the rows [first, now) at whose closes references have been made; it goes on for `new` more."""
 
     settings: Settings
     stream: Stream
@@ -49,11 +49,12 @@ class Scene:
     l2_rows: np.ndarray
     first: int
     now: int
+    new: int
 
     def blocks(self, model: str) -> Blocks:
         """The blocks that this model's frames are gathered from."""
         shape, chance = shape_of(self.settings, self.stream, model), np.random.default_rng(2)
-        count = self.now + NEW - self.first
+        count = self.now + self.new - self.first
         peers = [
             Peer(
                 first_row=self.first,
@@ -72,7 +73,7 @@ class Scene:
 
     def memory(self, model: str) -> Memory:
         """What the learner remembers: a reference at every close before `now`."""
-        kind, chance, count = model_of(model), np.random.default_rng(3), self.now + NEW - self.first
+        kind, chance, count = model_of(model), np.random.default_rng(3), self.now + self.new - self.first
         made = np.arange(count) < self.now - self.first
         predictions = chance.random((count, WIDTH), np.float32)
         predictions[:, TREND] /= predictions[:, TREND].sum(axis=1, keepdims=True)
@@ -99,12 +100,12 @@ class Scene:
 
     def _norm_params(self) -> Frames:
         own = self.tapes[self.stream.symbol, self.stream.timeframe]
-        rows = np.arange(self.first, self.now + NEW)
+        rows = np.arange(self.first, self.now + self.new)
         parts = np.array_split(rows, -(-len(rows) // GATHERED))
         return np.concatenate([norm_params(own.gather(part, self.settings.lookback)) for part in parts])
 
 
-def scene(frame: tuple[str, ...]) -> Scene:
+def scene(frame: tuple[str, ...], new: int = NEW) -> Scene:
     """The market of frames of these entries, of which ETH/USDT 1m is predicted."""
     timeframes = ("1m", "1s", "1h", "1d") if frame == STANDARD else ("1m",)
     settings = load(frame=frame, timeframes=timeframes, predicted=("ETH/USDT 1m",), models=MODELS, device="cpu")
@@ -112,7 +113,7 @@ def scene(frame: tuple[str, ...]) -> Scene:
     chance = np.random.default_rng(1)
     first = to_ms(START + WARM) // stream.step_ms
     now = first + settings.replay_window
-    candles = _random_walk(chance, stream, now + NEW - to_ms(START) // stream.step_ms)
+    candles = _random_walk(chance, stream, now + new - to_ms(START) // stream.step_ms)
     window = Window(start=START, end=START + stream.step * len(candles))
     indicators = compute(candles, window, stream.step)
     turning = candles.join(indicators.select("open_time", "atr_14"), on="open_time", maintain_order="left")
@@ -120,12 +121,12 @@ def scene(frame: tuple[str, ...]) -> Scene:
     rows = tape_rows(candles, pivots, window, stream)
     own = Tape(step_ms=stream.step_ms, first_row=to_ms(START) // stream.step_ms, rows=rows)
     shape = shape_of(settings, stream, "cnn")
-    seconds = (now + NEW - first) * stream.step_ms // 1000 + shape.book
+    seconds = (now + new - first) * stream.step_ms // 1000 + shape.book
     l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
     return Scene(
         settings=settings,
         stream=stream,
-        tapes={(stream.symbol, stream.timeframe): own} | _others(chance, shape, first, now + NEW),
+        tapes={(stream.symbol, stream.timeframe): own} | _others(chance, shape, first, now + new),
         book=BookTape(
             first_row=first * stream.step_ms // 1000 - shape.book,
             rows=chance.random((seconds if shape.book else 0, len(BOOK_COLUMNS)), np.float32) + np.float32(1),
@@ -135,6 +136,7 @@ def scene(frame: tuple[str, ...]) -> Scene:
         l2_rows=l2,
         first=first,
         now=now,
+        new=new,
     )
 
 
