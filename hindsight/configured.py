@@ -1,10 +1,11 @@
 """What the settings say about a learner, in the classes of the domain."""
 
+import logging
 from datetime import timedelta
 
 import torch
 
-from hindsight.errors import SettingRefused
+from hindsight.errors import DeviceFailed, SettingRefused
 from hindsight.inference.decisions import DecisionRule
 from hindsight.inference.drift import DriftRule
 from hindsight.inference.references import schema_hash
@@ -16,6 +17,9 @@ from hindsight.training.loop import Cadence
 from hindsight.training.models.registry import model_of
 from hindsight.training.replay import ReplayRule
 from hindsight.training.step import Hyperparameters
+
+logger = logging.getLogger(__name__)
+GPU_FAILURES = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 def shape_of(settings: Settings, stream: Stream, model: str) -> FrameShape:
@@ -100,3 +104,18 @@ def device_of(settings: Settings) -> torch.device:
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
+
+
+def without_gpu(settings: Settings, who: str, error: Exception) -> Settings:
+    """The settings with which it goes on once the GPU has failed: on the processor, where the device is `auto`.
+
+    Raises DeviceFailed where a GPU is asked for by name.
+    """
+    said = str(error).partition("\n")[0]
+    if settings.device == "cuda":
+        raise DeviceFailed(
+            f"{who}: the GPU failed: {said}. Nothing that is written is lost. Set a smaller batch_size, or device ="
+            " 'auto' to go on on the processor by itself"
+        ) from error
+    logger.warning("%s: the GPU failed, and it goes on on the processor: %s", who, said)
+    return settings.model_copy(update={"device": "cpu"})

@@ -21,6 +21,7 @@ HindsightError
     ├── HomeUnwritable          a file below HINDSIGHT_HOME cannot be written: the disk is full, or not ours
     ├── AlreadyRunning          another program is at it: it has the home, or the port
     ├── ModelBroken             a model says what is no number
+    ├── DeviceFailed            the GPU is out of memory, or gone
     ├── CheckpointUnreadable    the weights are truncated or not what their JSON says
     └── SchemaMismatch          a checkpoint expects another input than the one at hand
 
@@ -118,6 +119,10 @@ class AlreadyRunning(StopAndFix):
 
 class ModelBroken(StopAndFix):
     """A model says what is no number."""
+
+
+class DeviceFailed(StopAndFix):
+    """The GPU is out of memory, or gone."""
 
 
 class CheckpointUnreadable(StopAndFix):

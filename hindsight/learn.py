@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import duckdb
 import torch
 
-from hindsight.configured import cadence_of, hyperparameters, replay_of, schema_of, shape_of
+from hindsight.configured import GPU_FAILURES, cadence_of, hyperparameters, replay_of, schema_of, shape_of, without_gpu
 from hindsight.errors import SettingRefused
 from hindsight.inference.labels import TrendRule
 from hindsight.market.streams import Stream, to_ms
@@ -52,7 +52,24 @@ def learn(
     one after the other. One learner per model and stream at a time: another caller waits until this one is done, and
     then finds nothing left.
     """
-    report, started = LearnReport(), time.perf_counter()
+    report, given = LearnReport(), (stream, model, until, progress, clock, shared)
+    try:
+        return _learn(settings, report, *given)
+    except GPU_FAILURES as error:  # what it had written stands, and the rest is taken up from there
+        return _learn(without_gpu(settings, f"{model} of {stream}", error), report, *given)
+
+
+def _learn(
+    settings: Settings,
+    report: LearnReport,
+    stream: Stream,
+    model: str,
+    until: datetime,
+    progress: Progress | None,
+    clock: Clock | None,
+    shared: Shared | None,
+) -> LearnReport:
+    started = time.perf_counter()
     with _lesson(settings, stream, model, until, clock, shared) as (subject, learner, due, begin, last):
         if learner is None:
             return report
@@ -78,7 +95,30 @@ def learn_live(
     reference is made until it is done: the other streams wait for this one. Raises LearnerBusy as `learn` does with a
     clock.
     """
-    report, started = LearnReport(), time.perf_counter()
+    report, is_newest_made = LearnReport(), False
+    try:
+        for _ in _learn_live(settings, report, stream, model, clock, shared, leave_pivots=leave_pivots):
+            yield report
+            is_newest_made = True
+    except GPU_FAILURES as error:
+        chosen = without_gpu(settings, f"{model} of {stream}", error)
+        again = _learn_live(chosen, report, stream, model, clock, shared, leave_pivots=leave_pivots)
+        if is_newest_made:
+            next(again, None)
+        yield from again
+
+
+def _learn_live(
+    settings: Settings,
+    report: LearnReport,
+    stream: Stream,
+    model: str,
+    clock: Clock,
+    shared: Shared | None,
+    *,
+    leave_pivots: bool,
+) -> Generator[LearnReport]:
+    started = time.perf_counter()
     with _lesson(settings, stream, model, datetime.max.replace(tzinfo=UTC), clock, shared) as (
         subject,
         learner,
