@@ -15,7 +15,7 @@ from benchmarks.figure import Figure, show, skipped, summarise, wide_console
 from benchmarks.homes import CANDLES, scratch
 from benchmarks.sampling import machine
 
-ROWS = ("freqai", "joins", "windows", "candles", "trades", "indicators")
+ROWS = ("freqai", "prequential", "joins", "windows", "candles", "trades", "indicators")
 
 
 def main() -> None:

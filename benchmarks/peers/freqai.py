@@ -10,17 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import polars as pl
-
 from benchmarks import fresh
 from benchmarks.figure import Figure
 from benchmarks.homes import ETH, FILES, MODEL, begin_learning_at, new_folder, record, settings_in
 from benchmarks.peers.environments import Environment, Ours, Took, take
-from benchmarks.peers.turns import Taken, in_turns
+from benchmarks.peers.turns import in_turns
 from benchmarks.sampling import Sample, Samples
-from hindsight.inference.evidence import Evidence, paired_evidence
-from hindsight.inference.predictions import log_loss, of_what_came
 from hindsight.market.streams import Window, to_ms
 
 FREQAI = Environment(
@@ -45,16 +40,8 @@ PREDICTED_SOONER, LESS = 20.0, 10.0
 END = datetime(2023, 7, 1, tzinfo=UTC)  # no gap for 60 days before, nor for weeks after
 REPLAYED = 15  # days that our model has learned live before its closes are measured: replay draws from 14
 CLOSES = 8
-CANDLES, EVERY = 10_000, 500
 JOBS = 2  # threads of LightGBM, and of both sides where they do equal work
 BATCH, WINDOW = 64, 30  # of FreqAI's transformer, as documented
-# What LightGBM is given where it is to lose least, and not what is documented: few, small and slow trees, of all rows
-GENTLE = {
-    "data_split_parameters": {"test_size": 0},
-    "model_training_parameters": {
-        "n_jobs": JOBS, "n_estimators": 100, "learning_rate": 0.01, "num_leaves": 7, "min_child_samples": 500,
-    },
-}  # fmt: skip
 DAY = timedelta(days=1)
 
 
@@ -67,7 +54,6 @@ def measure(repeats: int) -> list[Figure]:
         update(repeats, home, days=60, model=TRANSFORMER),
         prediction(repeats, home, days=15),
         *training(repeats, days=60),
-        prequential(days=15, candles=CANDLES, every=EVERY),
         equal_work(repeats, days=15),
     ]
 
@@ -174,7 +160,7 @@ def training(repeats: int, *, days: int, jobs: int = JOBS) -> list[Figure]:
     taken = in_turns(
         repeats,
         {
-            OURS: lambda: _our_learning(days, 0),
+            OURS: lambda: our_learning(days, 0),
             THEIRS: lambda: take(
                 FREQAI,
                 "freqai_training",
@@ -223,42 +209,6 @@ def training(repeats: int, *, days: int, jobs: int = JOBS) -> list[Figure]:
             ),
         ),
     ]
-
-
-def prequential(*, days: int, candles: int, every: int, jobs: int = JOBS) -> Figure:
-    """The log loss of the direction of each next candle, said before it was known, over the same candles."""
-    given = {"file": str(FILES[ETH]), "start_ms": to_ms(END), "candles": candles, "days": days, "every": every}
-    took = {
-        OURS: _our_learning(days, candles),
-        THEIRS: take(FREQAI, "freqai_prequential", **given, jobs=jobs, freqai={}),
-        f"{THEIRS}, gentle": take(FREQAI, "freqai_prequential", **given, jobs=jobs, freqai=_gentle(jobs)),
-    }
-    rows, came = _directions(candles)
-    losses = {name: _losses(run.result, rows, came) for name, run in took.items()}
-    found = {
-        name: paired_evidence(rows, loss, losses[OURS], block=every, embargo_until_row=0, seed=0)
-        for name, loss in losses.items()
-        if name != OURS
-    }
-    documented = found[THEIRS]
-    return Figure(
-        name=f"prequential log loss of the next candle's direction, {documented.references:,} candles",
-        goal="no worse than FreqAI",
-        measured=f"{documented.mean_challenger:.5f}, FreqAI {documented.mean_champion:.5f}",
-        ratio=_interval(documented),
-        is_reached=documented.difference <= 0,
-        samples=Taken(runs={name: [run] for name, run in took.items()}).samples,
-        notes=(
-            f"candles without a change have no direction and are left out; intervals of 95 % from blocks of {every} "
-            "candles, each as long as a model of FreqAI's is in use; who knows nothing loses 0.69315",
-            f"both begin {days} days before. FreqAI trains anew every {every} candles on those {days} days, the newest "
-            f"quarter of them held out, as documented ({-(-candles // every)} trainings; live it would train as often "
-            "as it can); ours takes a step every 15 candles",
-            f"not documented, but kinder to LightGBM (few, small, slow trees, all rows): "
-            f"{found[f'{THEIRS}, gentle'].mean_champion:.5f}; ours against it {_interval(found[f'{THEIRS}, gentle'])}",
-            f"right: {', '.join(f'{name} {_right(run.result, came):.2%}' for name, run in took.items())}",
-        ),
-    )
 
 
 def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
@@ -311,17 +261,13 @@ def _their_closes(days: int, model: str, closes: int, jobs: int, *, is_trained: 
     return take(FREQAI, "freqai_close", **_candles(), **given)
 
 
-def _our_learning(days: int, candles: int) -> Took:
+def our_learning(days: int, candles: int) -> Took:
     start, end = END - days * DAY, END + candles * ETH.step
     return take(Ours(), "hindsight_learning", start_ms=to_ms(start), said_from_ms=to_ms(END), end_ms=to_ms(end))
 
 
 def _candles() -> dict[str, Any]:
     return {"file": str(FILES[ETH]), "end_ms": to_ms(END)}
-
-
-def _gentle(jobs: int) -> dict[str, Any]:
-    return {**GENTLE, "model_training_parameters": {**GENTLE["model_training_parameters"], "n_jobs": jobs}}
 
 
 def _closes(runs: Iterable[Took]) -> list[dict[str, float]]:
@@ -339,32 +285,3 @@ def _middle(closes: Iterable[dict[str, float]], name: str) -> float:
 def _peaks(runs: Mapping[str, list[Took]]) -> str:
     peaks = (f"{name} {median(run.peak_bytes for run in found) / 1e6:,.0f} MB" for name, found in runs.items())
     return f"peak of memory, whole processes, preparation too: {', '.join(peaks)}"
-
-
-def _directions(candles: int) -> tuple[np.ndarray, np.ndarray]:
-    """The row of each of `candles` candles after END, and what the next one did: 1 rose, 0 fell, −1 neither."""
-    first = to_ms(END)
-    end = first + (candles + 1) * ETH.step_ms
-    known = pl.scan_parquet(FILES[ETH]).filter(pl.col("ts_ms").is_between(first, end, closed="left")).collect()
-    if len(known) != candles + 1:
-        raise RuntimeError(f"expected {candles + 1:,} candles after {END}, found {len(known):,}")
-    change = np.diff(known["close"].to_numpy())
-    return known["ts_ms"].to_numpy()[:-1] // ETH.step_ms, np.where(change > 0, 1, np.where(change < 0, 0, -1))
-
-
-def _losses(said: Mapping[str, Any], rows: np.ndarray, came: np.ndarray) -> np.ndarray:
-    """The log loss at each row, NaN where nothing came. Raises RuntimeError where a side did not speak at a row."""
-    if said["rows"] != rows.tolist():
-        raise RuntimeError(f"expected a prediction at each of {len(rows):,} rows, found {len(said['rows']):,}")
-    losses = log_loss(of_what_came(np.array(said["up"]), came == 1))
-    return np.where(came >= 0, losses, np.nan)
-
-
-def _right(said: Mapping[str, Any], came: np.ndarray) -> float:
-    up = np.array(said["up"])[came >= 0] > 0.5
-    return float((up == (came[came >= 0] == 1)).mean())
-
-
-def _interval(evidence: Evidence) -> str:
-    """Ours less theirs: below 0 ours is better."""
-    return f"{evidence.difference:+.5f} ({evidence.low:+.5f} … {evidence.high:+.5f})"
