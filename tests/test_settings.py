@@ -39,6 +39,7 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "average_decay": (0.9, 1.0),
     "seed": (1, -1),
     "device": ("cpu", "tpu"),
+    "precision": ("bfloat16", "float16"),
     "threads": (2, 0),
     "snapshot_every": (500, 9),
     "checkpoints_kept": (7, 11),
