@@ -29,7 +29,7 @@ from hindsight.training.metrics import Measured
 from hindsight.training.predict import Flight, land, launch
 from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
 from hindsight.training.resident import Gathers, on_device
-from hindsight.training.step import LOSS_PARTS
+from hindsight.training.step import LOSS_PARTS, Examples
 
 Rows = NDArray[np.int64]
 Prove = Callable[[Blocks, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
@@ -263,7 +263,8 @@ def batch_of(
         [np.ones(len(settled)), np.full(drawn.high, drawn.weight_high), np.full(normal, drawn.weight_normal)]
     ).astype(np.float32)
     graded = len(settled) if trigger == "pivot" else 0
-    return learner.objective.batch(learner, blocks, labels, memory, rows, graded, weights, row)
+    examples = Examples(rows=rows, weights=weights, graded=graded, event_row=row)
+    return learner.objective.batch(learner, blocks, labels, memory, examples)
 
 
 def _replayed(

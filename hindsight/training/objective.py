@@ -15,7 +15,7 @@ from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
 from hindsight.training.resident import Gathers
-from hindsight.training.step import Batch, Hyperparameters, Loss, Says, loss_of, make_batch, train_step
+from hindsight.training.step import Batch, Examples, Hyperparameters, Loss, Says, loss_of, make_batch, train_step
 
 if TYPE_CHECKING:
     from hindsight.training.learner import Learner
@@ -39,13 +39,9 @@ class Objective(Protocol):
         blocks: Gathers,
         labels: Labels,
         memory: Memory,
-        rows: Rows,
-        graded: int,
-        weights: Frames,
-        row: int,
+        examples: Examples,
     ) -> Any:
-        """The examples made at `rows`, with what was known of them at the close of `row`; only the first `graded` of
-        them are asked for their trend."""
+        """The examples with what was known of them at the close of their event."""
         ...
 
     def step(self, learner: "Learner", batch: Any) -> Loss:
@@ -81,13 +77,10 @@ class Supervised:
         blocks: Gathers,
         labels: Labels,
         memory: Memory,
-        rows: Rows,
-        graded: int,
-        weights: Frames,
-        row: int,
+        examples: Examples,
     ) -> Batch:
-        known = memory.norm_params[rows - labels.first_row]
-        return make_batch(blocks, labels, known, rows, graded, weights, row, learner.device)
+        known = memory.norm_params[examples.rows - labels.first_row]
+        return make_batch(blocks, labels, known, examples, learner.device)
 
     def step(self, learner: "Learner", batch: Batch) -> Loss:
         learning = (learner.model, learner.average, learner.optimizer)

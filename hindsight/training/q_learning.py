@@ -33,7 +33,17 @@ from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.objective import SUPERVISED
 from hindsight.training.resident import Gathers
-from hindsight.training.step import Batch, Hyperparameters, Loss, Says, loss_of, together, train_step, weighted_mean
+from hindsight.training.step import (
+    Batch,
+    Examples,
+    Hyperparameters,
+    Loss,
+    Says,
+    loss_of,
+    together,
+    train_step,
+    weighted_mean,
+)
 from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
 
 if TYPE_CHECKING:
@@ -80,16 +90,14 @@ class QLearning:
         blocks: Gathers,
         labels: Labels,
         memory: Memory,
-        rows: Rows,
-        graded: int,
-        weights: Frames,
-        row: int,
+        examples: Examples,
     ) -> ValueBatch:
-        count = len(rows)
-        found = transitions(labels, memory, rows - memory.first_row, row, learner.hyper)
+        rows, count = examples.rows, len(examples.rows)
+        found = transitions(labels, memory, rows - memory.first_row, examples.event_row, learner.hyper)
         # The frames at both ends are gathered at once. Nobody asks for the answers at the other one.
-        both, weights = np.concatenate([rows, found.next_at + memory.first_row]), np.concatenate([weights, weights])
-        batch = SUPERVISED.batch(learner, blocks, labels, memory, both, graded, weights, row)
+        ends, weights = np.concatenate([rows, found.next_at + memory.first_row]), np.tile(examples.weights, 2)
+        both = replace(examples, rows=ends, weights=weights)
+        batch = SUPERVISED.batch(learner, blocks, labels, memory, both)
 
         return ValueBatch(
             answers=first_of(batch, count),

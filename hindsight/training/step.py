@@ -70,6 +70,19 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """The references that a step is taken on, by row, and how much each counts. Answers are known up to the close of
+    `event_row`, and only the first `graded` of them are asked for their trend: all references between two pivots share
+    one, and so few different answers are soon known by heart where they are asked again.
+    """
+
+    rows: NDArray[np.int64]  # [B]
+    weights: Frames  # [B]
+    graded: int
+    event_row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Frames and the answers that were known at the event; an answer still pending has mask 0."""
 
@@ -144,31 +157,27 @@ def make_batch(
     blocks: Gathers,
     labels: Labels,
     norm_params: Frames,
-    rows: NDArray[np.int64],
-    graded: int,
-    weights: Frames,
-    event_row: int,
+    examples: Examples,
     device: torch.device,
 ) -> Batch:
-    """The examples made at `rows`, with every answer known at the close of `event_row` and none that came later.
-
-    Only the first `graded` of them are asked for their trend: all references between two pivots share one, and so few
-    different answers are soon known by heart where they are asked again.
-    `norm_params` [B, 4] and `weights` [B] stand beside `rows` [B].
-    """
+    """The examples with every answer known at the close of their event, and none that came later; `norm_params` [B, 4]
+    are those of their frames."""
+    rows, event_row = examples.rows, examples.event_row
     at = rows - labels.first_row
     candle, pivot, trend = labels.candle, labels.pivot, labels.trend
     scale = norm_params[:, 1]
     returns = candle.log_returns[at]
     candle_known = candle.usable[at] & (candle.settled[at] <= event_row)
     pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
-    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < graded)
+    trend_known = (
+        (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < examples.graded)
+    )
     next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
     price = np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(TARGET_AGES)), 0)
     candles = np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / TARGET_AGES), 0)
     answers = together(
         {
-            "weight_B": weights,
+            "weight_B": examples.weights,
             "up_B": returns[:, 3] > 0,
             "up_mask_B": candle_known & (returns[:, 3] != 0),
             "candle_B4": np.where(candle_known[:, None], returns / scale[:, None], 0),

@@ -32,7 +32,7 @@ from hindsight.training.learner import Learner, new_learner, restore, tensors_of
 from hindsight.training.memory import Memory
 from hindsight.training.predict import forward, predict
 from hindsight.training.q_learning import Q_LEARNING, targets, worth
-from hindsight.training.step import Hyperparameters
+from hindsight.training.step import Examples, Hyperparameters
 from hindsight.training.transitions import ACTION, EXTRAS, PREVIOUS, Q, settle, take_positions, transitions
 
 CPU = torch.device("cpu")
@@ -260,7 +260,7 @@ def test_what_is_not_known_yet_changes_no_target_no_gradient_and_no_priority(
     blocks = replace(traders.market.blocks, tapes=[replace(tape, rows=candles)])
     losses, gradients = [], []
     for market in ((traders.market.blocks, traders.market.labels, memory), (blocks, labels, planted)):
-        batch = Q_LEARNING.batch(learner, *market, rows, len(rows), np.ones(len(rows), np.float32), row)
+        batch = Q_LEARNING.batch(learner, *market, alike(rows, row))
         again = deepcopy(learner)
         losses.append(Q_LEARNING.step(again, batch))
         gradients.append(torch.cat([each.grad.flatten() for each in again.model.parameters()]))
@@ -338,10 +338,8 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
     """Double Q-learning, by plain lines; the mean alone is the target network."""
     learner, memory = learned
     rows = traders.first + np.arange(100, 140)
-    weights, row = np.ones(40, np.float32), traders.first + 300
-    batch = Q_LEARNING.batch(
-        learner, traders.market.blocks, traders.market.labels, memory, rows, len(rows), weights, row
-    )
+    market = traders.market
+    batch = Q_LEARNING.batch(learner, market.blocks, market.labels, memory, alike(rows, traders.first + 300))
     raise_worth(learner.model, torch.tensor([0.3, -0.2, 0.1]))  # so that the two differ
     with torch.no_grad():
         chooses, values = worth(learner.model(batch.next_frame)), worth(learner.average(batch.next_frame))
@@ -366,6 +364,11 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
     )
 
 
+def alike(rows: np.ndarray, event_row: int) -> Examples:
+    """Each counts as much, and all are asked for their trend."""
+    return Examples(rows=rows, weights=np.ones(len(rows), np.float32), graded=len(rows), event_row=event_row)
+
+
 def raise_worth(model: Any, by_3: torch.Tensor) -> None:
     """From now on it says so much more of short, flat and long, whatever the frame."""
     model.worth.register_forward_hook(lambda module, given, worth_B3: worth_B3 + by_3)
@@ -374,10 +377,8 @@ def raise_worth(model: Any, by_3: torch.Tensor) -> None:
 def test_a_gradient_that_is_not_finite_changes_no_weight(traders: Any, learned: tuple[Learner, Memory]):
     learner, memory = learned
     rows = traders.first + np.arange(100, 140)
-    weights, row = np.ones(40, np.float32), traders.first + 300
-    batch = Q_LEARNING.batch(
-        learner, traders.market.blocks, traders.market.labels, memory, rows, len(rows), weights, row
-    )
+    market = traders.market
+    batch = Q_LEARNING.batch(learner, market.blocks, market.labels, memory, alike(rows, traders.first + 300))
     before = {name: each.numpy().tobytes() for name, each in tensors_of(learner).items()}
     for hurt in (
         replace(batch, rewards_B3=batch.rewards_B3 * float("nan")),

@@ -10,6 +10,7 @@ from hindsight.training.graphs import Graphs, tensors_of, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.learner import tensors_of as weights_of
 from hindsight.training.predict import predict
+from hindsight.training.step import Examples
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is there, or torch knows none")
 
@@ -18,9 +19,8 @@ def batch_of(stretch, learner: Learner, model: str) -> object:
     memory = stretch.new_memory(model)
     predict(learner, stretch.market.blocks, memory, memory.predictable, stretch.first, stretch.first + 100)
     rows, weights = stretch.first + np.arange(0, 80, 2), np.ones(40, np.float32)
-    return learner.objective.batch(
-        learner, stretch.market.blocks, stretch.market.labels, memory, rows, 4, weights, stretch.first + 60
-    )
+    examples = Examples(rows=rows, weights=weights, graded=4, event_row=stretch.first + 60)
+    return learner.objective.batch(learner, stretch.market.blocks, stretch.market.labels, memory, examples)
 
 
 def test_every_tensor_of_a_batch_is_found_once_and_can_be_put_elsewhere(
