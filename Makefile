@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes that the tests are spread over.
-WORKERS ?= 2
+# Processes that the tests are spread over: one more than cores, since many wait for sockets and clocks most of the time.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test up bench bench-learning bench-planted bench-real-models bench-live bench-peers bench-gpu clean

@@ -29,7 +29,7 @@ from hindsight.training.stack import Stack, can_be_stacked, together
 
 MODEL = "transformer"
 YEAR = 525_600
-BATCH, LENGTH, COLUMNS = 4096, 300, 32  # of the goal for gathering; a tape has 43 columns, all of which are gathered
+BATCH, LENGTH = 4096, 300  # of the goal for gathering, which speaks of 32 columns: a tape has 43
 TRIED = 2000  # closes where a whole year would take too long
 MOST = 256  # learners of a sweep
 GIB = 2**30

@@ -1,6 +1,8 @@
 """What the settings say about a learner, in the classes of the domain."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -19,7 +21,6 @@ from hindsight.training.replay import ReplayRule
 from hindsight.training.step import Hyperparameters
 
 logger = logging.getLogger(__name__)
-GPU_FAILURES = (torch.OutOfMemoryError, torch.AcceleratorError)
 
 
 def shape_of(settings: Settings, stream: Stream, model: str) -> FrameShape:
@@ -106,16 +107,35 @@ def device_of(settings: Settings) -> torch.device:
     return torch.device(settings.device)
 
 
-def without_gpu(settings: Settings, who: str, error: Exception) -> Settings:
-    """The settings with which it goes on once the GPU has failed: on the processor, where the device is `auto`.
+def without_gpu(settings: Settings, who: str, error: RuntimeError) -> Settings:
+    """The settings with which it goes on once the GPU is full: on the processor, where the device is `auto`.
 
-    Raises DeviceFailed where a GPU is asked for by name.
+    Raises DeviceFailed where a GPU is asked for by name, and where it is lost: this process has no use for torch then.
+    Any other error is raised as it is.
     """
-    said = str(error).partition("\n")[0]
-    if settings.device == "cuda":
-        raise DeviceFailed(
-            f"{who}: the GPU failed: {said}. Nothing that is written is lost. Set a smaller batch_size, or device ="
-            " 'auto' to go on on the processor by itself"
-        ) from error
-    logger.warning("%s: the GPU failed, and it goes on on the processor: %s", who, said)
+    if settings.device != "auto" or not isinstance(error, torch.OutOfMemoryError):
+        with gpu_failures_told(who):
+            raise error
+    logger.warning("%s: the GPU failed, and it goes on on the processor: %s", who, _said(error))
     return settings.model_copy(update={"device": "cpu"})
+
+
+@contextmanager
+def gpu_failures_told(who: str) -> Iterator[None]:
+    """A GPU that is out of memory, or gone, ends as DeviceFailed with the cure."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceFailed(
+            f"{who}: the GPU failed: {_said(error)}. Nothing that is written is lost. Have it do less at once, or set"
+            " device = 'auto', which goes on on the processor by itself, or 'cpu'"
+        ) from error
+    except torch.AcceleratorError as error:
+        raise DeviceFailed(
+            f"{who}: the GPU failed: {_said(error)}. Nothing that is written is lost. Start again, with device = 'cpu'"
+            " while it stays away"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import duckdb
 import torch
 
-from hindsight.configured import GPU_FAILURES, cadence_of, hyperparameters, replay_of, schema_of, shape_of, without_gpu
+from hindsight.configured import cadence_of, hyperparameters, replay_of, schema_of, shape_of, without_gpu
 from hindsight.errors import SettingRefused
 from hindsight.inference.labels import TrendRule
 from hindsight.market.streams import Stream, to_ms
@@ -55,8 +55,9 @@ def learn(
     report, given = LearnReport(), (stream, model, until, progress, clock, shared)
     try:
         return _learn(settings, report, *given)
-    except GPU_FAILURES as error:  # what it had written stands, and the rest is taken up from there
-        return _learn(without_gpu(settings, f"{model} of {stream}", error), report, *given)
+    except RuntimeError as error:
+        settings = without_gpu(settings, f"{model} of {stream}", error)
+    return _learn(settings, report, *given)  # what it had written stands, and the rest is taken up from there
 
 
 def _learn(
@@ -100,12 +101,14 @@ def learn_live(
         for _ in _learn_live(settings, report, stream, model, clock, shared, leave_pivots=leave_pivots):
             yield report
             is_newest_made = True
-    except GPU_FAILURES as error:
-        chosen = without_gpu(settings, f"{model} of {stream}", error)
-        again = _learn_live(chosen, report, stream, model, clock, shared, leave_pivots=leave_pivots)
-        if is_newest_made:
-            next(again, None)
-        yield from again
+        return
+    except RuntimeError as error:
+        settings = without_gpu(settings, f"{model} of {stream}", error)
+    for _ in _learn_live(settings, report, stream, model, clock, shared, leave_pivots=leave_pivots):
+        if not is_newest_made:
+            yield report
+    if is_newest_made:
+        yield report
 
 
 def _learn_live(

@@ -5,8 +5,9 @@ weights are those after the `checkpoint_id`-th training step, from the nearest k
 (DESIGN §8).
 """
 
+import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from hindsight.configured import gpu_failures_told
 from hindsight.errors import ReferenceUnresolvable, SchemaMismatch
 from hindsight.inference.blocks import Blocks
 from hindsight.inference.frames import Frames
@@ -26,9 +28,11 @@ from hindsight.recall_blocks import recall_blocks
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import find_reference, find_schema
 from hindsight.store.market_tables import pivot_mark
+from hindsight.store.training_tables import newest_hyperparameters
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import model_of
 from hindsight.training.predict import forward
+from hindsight.training.step import Hyperparameters
 
 TOLERANCE = 1e-6
 CURE = "Record the candles of that window again, from the same venue, and ask again"
@@ -85,7 +89,12 @@ def remake(settings: Settings, inference_id: int) -> Remade:
         blocks = recall_blocks(con, settings, stream, shape, made_row, made_row + 1)
         _check(blocks, made_row, found, stream, window)
         frame = blocks.gather(np.array([made_row]), found["norm_params"].to_numpy(writable=True))
-    learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"], shape)
+        recorded = newest_hyperparameters(con, row["model"], stream, row["checkpoint_id"])
+    with gpu_failures_told(f"reference {inference_id} of {stream}"):
+        learner = recall_weights(warehouse, settings, row["model"], stream, row["checkpoint_id"], shape)
+        if recorded is not None:  # the precision of then, whatever it is today
+            learner.hyper = replace(learner.hyper, precision=Hyperparameters(**json.loads(recorded)).precision)
+        remade = forward(learner, frame).predictions[0]
     return Remade(
         inference_id=inference_id,
         model=row["model"],
@@ -94,7 +103,7 @@ def remake(settings: Settings, inference_id: int) -> Remade:
         checkpoint_id=row["checkpoint_id"],
         digest=row["digest"],
         stored=predictions_of(found)[0],
-        remade=forward(learner, frame).predictions[0],
+        remade=remade,
     )
 
 

@@ -22,17 +22,26 @@ import polars as pl
 import torch
 import xxhash
 
-from hindsight.configured import cadence_of, device_of, drift_rule, hyperparameters, replay_of, schema_of, shape_of
+from hindsight.configured import (
+    cadence_of,
+    device_of,
+    drift_rule,
+    gpu_failures_told,
+    hyperparameters,
+    replay_of,
+    schema_of,
+    shape_of,
+)
 from hindsight.errors import SettingRefused
 from hindsight.inference.blocks import Blocks
 from hindsight.inference.evidence import paired_evidence
-from hindsight.inference.labels import Labels, label
+from hindsight.inference.labels import PENDING, Labels, label
 from hindsight.inference.predictions import SERVED, reference_losses
 from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.promote import HORIZONS_PER_BLOCK
 from hindsight.recall import new_memory
-from hindsight.recall_blocks import recall_blocks
+from hindsight.recall_blocks import known_until, recall_blocks
 from hindsight.settings import Settings, load
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.sweep_tables import SWEEP, replace_sweep
@@ -90,7 +99,10 @@ def grid_of(varied: Sequence[str]) -> dict[str, list[object]]:
         name, is_given, values = line.partition("=")
         if not is_given:
             raise SettingRefused(f"to vary a setting: expected NAME=VALUE,VALUE, found {line!r}")
-        grid[name.strip()] = [value.strip() for value in values.split(",") if value.strip()]
+        given = [value.strip() for value in values.split(",") if value.strip()]
+        if name.strip() in grid or len(set(given)) < len(given):
+            raise SettingRefused(f"to vary a setting: name it once, and each value once; found {line!r}")
+        grid[name.strip()] = list(given)
     return grid
 
 
@@ -98,7 +110,7 @@ def variations(settings: Settings, grid: Mapping[str, Sequence[object]]) -> list
     """Every combination of the values of `grid`. Raises SettingRefused for what cannot be varied or is out of range."""
     for name, values in grid.items():
         if name not in VARIED:
-            raise SettingRefused(f"a sweep varies {', '.join(VARIED)}; by {name!r} the references would differ")
+            raise SettingRefused(f"a sweep varies {', '.join(VARIED)}; {name!r} cannot be varied")
         if not values:
             raise SettingRefused(f"a sweep needs values of {name}, as in {name}=1,2")
     kept = settings.model_dump()
@@ -126,9 +138,10 @@ def sweep(
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     shape, device = shape_of(settings, stream, model), device_of(settings)
     with warehouse.reading() as con:
-        first, end = _recorded(con, stream, window)
-    learners = [new_learner(model, hyperparameters(each.settings), device, shape) for each in chosen]
-    stack = Stack(learners) if device.type == "cuda" and can_be_stacked(learners[0]) else None
+        first, end = _recorded(con, settings, stream, shape, window)
+    with gpu_failures_told(f"{len(chosen)} variations of {model}"):
+        learners = [new_learner(model, hyperparameters(each.settings), device, shape) for each in chosen]
+        stack = Stack(learners) if device.type == "cuda" and can_be_stacked(learners[0]) else None
     reach = max(_reach(each.settings) for each in chosen)
     memories: list[Memory] = []
     judged, losses = first, [list[np.ndarray]() for _ in chosen]
@@ -138,11 +151,13 @@ def sweep(
             market = _market(con, settings, stream, shape, max(first, start - reach), stop)
         empty, _ = new_memory(model_of(model), market.blocks, market.labels, start)
         memories = [continued(deepcopy(empty), memory, start) for memory in memories or [empty for _ in chosen]]
-        _teach(learners, memories, market, chosen, start, stop, stack)
-        until = stop if stop == end else stop - settings.trend_ttl
+        with gpu_failures_told(f"{len(chosen)} variations of {model}"):
+            _teach(learners, memories, market, chosen, start, stop, stack)
+        until = max(stop - settings.trend_ttl, judged)
         span = slice(judged - empty.first_row, until - empty.first_row)
+        answers = answered_in(market.labels, settings.trend_ttl)
         for kept, memory in zip(losses, memories, strict=True):
-            kept.append(reference_losses(market.labels, memory.predictions[:, SERVED], stop - 1)[span])
+            kept.append(reference_losses(answers, memory.predictions[:, SERVED], stop - 1)[span])
         judged = until
         if progress:
             progress(stop - first, end - first)
@@ -173,19 +188,27 @@ def continued(fresh: Memory, before: Memory, start: int) -> Memory:
     return fresh
 
 
+def answered_in(labels: Labels, closes: int) -> Labels:
+    """The labels without pivots that came more than so many closes after the prediction: how many there are of those
+    depends on how far one looks."""
+    rows = np.arange(labels.first_row, labels.first_row + len(labels.pivot.settled))
+    settled = np.where(labels.pivot.settled <= rows[:, None] + closes, labels.pivot.settled, PENDING)
+    return replace(labels, pivot=replace(labels.pivot, settled=settled))
+
+
 def _reach(settings: Settings) -> int:
     """How many closes before it a close looks at."""
     drift = 2 * drift_rule(settings).restart_every if settings.retrain_steps else 0
     return max(settings.replay_window, settings.trend_ttl, drift) + settings.predict_every
 
 
-def _recorded(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> tuple[int, int]:
-    """The rows of the window whose pivots are recorded. Raises SettingRefused where there are none."""
-    mark = pivot_mark(con, stream)
-    since, until = (
-        (max(window.start, mark.since), min(window.end, mark.as_of)) if mark else (window.start, window.start)
-    )
-    first, end = to_ms(since) // stream.step_ms, to_ms(until) // stream.step_ms
+def _recorded(
+    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: FrameShape, window: Window
+) -> tuple[int, int]:
+    """The rows of the window of which all is known that frames ask for. Raises SettingRefused where there are none."""
+    mark, known = pivot_mark(con, stream), known_until(con, settings, stream, shape, None)
+    there = (max(window.start, mark.since), min(window.end, known)) if mark and known else (window.start, window.start)
+    first, end = (to_ms(moment) // stream.step_ms for moment in there)
     if first >= end:
         raise SettingRefused(f"nothing of {stream} is recorded over {window}. `hindsight backfill` records it")
     return first, end
@@ -232,7 +255,7 @@ def _teach(
     if stack is not None:
         together(stack, lessons)
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(1 if learners[0].device.type == "cuda" else os.cpu_count()) as pool:
             list[Learned](pool.map(alone, learners, lessons))
 
 
@@ -255,7 +278,7 @@ def _ranked(
     order = np.argsort(losses_SN.mean(axis=1), kind="stable").tolist()
     best, (_, week) = order[0], np.unique((rows + first) * stream.step_ms // WEEK_MS, return_index=True)
     counts = np.diff(np.append(week, len(rows)))
-    asked = json.dumps([each.values for each in chosen], sort_keys=True)
+    asked = sorted(json.dumps(each.values, sort_keys=True) for each in chosen)
     text = (
         f"{model} {stream} {window} {schema_of(settings, stream, model)} {hyperparameters(settings)}"
         f" {cadence_of(settings)} {replay_of(settings)} {asked}"

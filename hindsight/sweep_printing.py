@@ -23,7 +23,7 @@ def print_sweep(rows: pl.DataFrame, console: Console) -> None:
     for row in rows.iter_rows(named=True):
         interval = f"{signed(row['difference_low'])} … {signed(row['difference_high'])}" if row["place"] > 1 else "-"
         table.add_row(
-            *(f"{value:g}" for value in json.loads(row["settings"]).values()),
+            *(f"{each:g}" if isinstance(each, float) else str(each) for each in json.loads(row["settings"]).values()),
             *(f"{row[name]:.5f}" for name in ("loss", "loss_late")),
             signed(row["difference"]) if row["place"] > 1 else "-",
             interval,

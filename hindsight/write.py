@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class LearnReport:
-    """What one call did. Seconds are wall time; `seconds_inside` is forward, backward and optimizer alone."""
+    """What one call did. Seconds are wall time; `seconds_inside` is forward, backward and optimizer alone, on
+    a GPU until they are under way."""
 
     until: datetime | None = None  # the last close that was predicted from
     closes: int = 0

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from assets.metadata import as_table
-from hindsight.market.streams import Stream, Window
+from hindsight.market.streams import Window
 from hindsight.settings import load
 from resources.scope import instant
 
@@ -36,7 +36,7 @@ def try_settings(context: dg.OpExecutionContext, config: Trial) -> None:
     since, until = instant(config.since), instant(config.until) or datetime.now(UTC)
     if since is None or since >= until:
         raise dg.Failure(f"since: expected a time before {until:%Y-%m-%d %H:%M}, found {config.since!r}")
-    stream = Stream.parse(config.stream) if config.stream else predicted_stream(settings, "")
+    stream = predicted_stream(settings, config.stream)
     rows = try_all(
         settings,
         stream,

@@ -38,17 +38,18 @@ def test_a_variation_is_a_backfill_with_its_settings(learned_home: Settings, row
         ((steps, references, loss),) = con.execute(
             """
             with losses as (
-              select inference_id, log_loss from outcomes where kind = 'candle' or is_next
+              select inference_id, made_at, settled_at, log_loss from outcomes where kind = 'candle' or is_next
               union all
-              select inference_id, log_loss from trend_validations
+              select inference_id, made_at, settled_at, log_loss from trend_validations
             )
             select
               (select count(*) from training_steps),
               count(distinct inference_id),
               sum(log_loss) / count(distinct inference_id)
             from losses
-            where log_loss is not null
-            """
+            where log_loss is not null and made_at <= $until - $ttl and settled_at <= made_at + $ttl
+            """,
+            {"until": VENUE_DAYS.end, "ttl": learned_home.trend_ttl * learned_home.streams[0].step},
         ).fetchall()
     same = rows.filter(pl.col("settings") == '{"learning_rate": 0.0002, "train_every": 60}').row(0, named=True)
     assert (same["steps"], same["references_judged"]) == (steps, references)
@@ -99,8 +100,11 @@ def test_what_would_change_the_references_is_no_matter_of_a_sweep(learned_home: 
     assert grid_of(["learning_rate=1e-4, 2e-4", "seed=0"]) == {"learning_rate": ["1e-4", "2e-4"], "seed": ["0"]}
     with pytest.raises(SettingRefused, match="expected NAME=VALUE,VALUE, found 'seed'"):
         grid_of(["seed"])
+    for twice in (["seed=0", "seed=1"], ["seed=1,1"]):
+        with pytest.raises(SettingRefused, match="name it once, and each value once"):
+            grid_of(twice)
     for grid, said in (
-        ({"predict_every": [2]}, "references would differ"),
+        ({"predict_every": [2]}, "cannot be varied"),
         ({"learning_rate": []}, "needs values"),
         ({"learning_rate": ["fast"]}, "learning_rate = 'fast'"),
         ({"max_uses": [0]}, "max_uses = 0"),

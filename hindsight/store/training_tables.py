@@ -42,8 +42,11 @@ def first_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schem
     return found[0][0]
 
 
-def newest_hyperparameters(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> str | None:
-    """The JSON that the last training step was taken with; None before the first."""
+def newest_hyperparameters(
+    con: duckdb.DuckDBPyConnection, model: str, stream: Stream, through: int | None = None
+) -> str | None:
+    """The JSON that the last training step, or the last one up to step `through`, was taken with; None before the
+    first."""
     found = con.execute(
         """
         select arg_max(hyperparameters, step)
@@ -52,8 +55,9 @@ def newest_hyperparameters(con: duckdb.DuckDBPyConnection, model: str, stream: S
           and venue = $venue
           and symbol = $symbol
           and timeframe = $timeframe
+          and ($through is null or step <= $through)
         """,
-        {"model": model, **stream_key(stream)},
+        {"model": model, "through": through, **stream_key(stream)},
     ).fetchall()
     return found[0][0]
 

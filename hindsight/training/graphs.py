@@ -41,7 +41,7 @@ class Graphs:
 
         `name` stands for whatever besides the tensors of `given` would make it other work.
         """
-        tensors = tensors_of(given)
+        tensors = tensors_in(given)
         key = (name, tuple((each.shape, each.dtype) for each in tensors))
         if key not in self.recorded and self.done.get(key, 0) >= FIRST_DONE:
             self.recorded[key] = self._record(key, work, given)
@@ -62,9 +62,12 @@ class Graphs:
             with torch.cuda.graph(graph, pool=self.pool):
                 found = work(kept)
         except RuntimeError as error:
+            self.pool = None  # later recordings share nothing with one that failed
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             logger.warning("%s is not recorded as a CUDA graph, and done launch by launch: %s", key, error)
             return None
-        return Recorded(graph, tensors_of(kept), found)
+        return Recorded(graph, tensors_in(kept), found)
 
     def _aside(self, work: Callable[[Given], Tensor], given: Given) -> Tensor:
         """On a stream beside the usual one, as what is recorded later asks for."""
@@ -89,7 +92,7 @@ def with_tensors(value: Given, change: Callable[[Tensor], Tensor]) -> Given:
     return found
 
 
-def tensors_of(value: object) -> list[Tensor]:
+def tensors_in(value: object) -> list[Tensor]:
     """The tensors in it, in order."""
     found: list[Tensor] = []
 

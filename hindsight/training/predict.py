@@ -24,7 +24,7 @@ from hindsight.training.memory import Memory
 from hindsight.training.resident import Gathers
 from hindsight.training.step import to_tensors
 
-AT_ONCE = 512  # references that one forward pass predicts: more would only take more memory
+AT_ONCE = 256  # references that one forward pass predicts: more would only take more memory
 SMALLEST_BATCH = 4  # below it, sgemm picks another kernel and a prediction would depend on how many were made together
 
 
@@ -54,7 +54,7 @@ def predict(learner: Learner, blocks: Gathers, memory: Memory, due: NDArray[np.b
 
 def launch(
     learner: Learner, blocks: Gathers, memory: Memory, due: NDArray[np.bool_], first: int, end: int
-) -> Lesson[list["Flight"]]:
+) -> Lesson[list[Flight]]:
     """Makes the references for the closes of rows [first, end). What is said of them lands later."""
     span = slice(first - memory.first_row, end - memory.first_row)
     rows = np.flatnonzero(due[span] & ~memory.made[span]) + first
@@ -116,10 +116,13 @@ def _to_host(said: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
 
 
 def _said(learner: Learner, values: Frames, number: int, serving_id: int) -> Said:
-    """The parts of what `_ask` has put side by side. Raises ModelBroken for what is not finite."""
+    """The parts of what `ask` has put side by side. Raises ModelBroken for what is not finite."""
     served_at = values.shape[1] - (len(SERVED) if serving_id >= 0 else 0)
     own, theirs = values[:, :served_at], values[:, served_at:]
-    broken = len(own) - int(np.isfinite(own).all(axis=1).sum())
+    extras_at = WIDTH + learner.width
+    with np.errstate(over="ignore"):  # what is too large for a float16 is found below
+        hidden = own[:, WIDTH:extras_at].astype(np.float16)
+    broken = len(own) - int((np.isfinite(own).all(axis=1) & np.isfinite(hidden).all(axis=1)).sum())
     if broken:
         raise ModelBroken(
             f"expected finite outputs, found {broken} of {len(own)} predictions that are not, by the weights after step"
@@ -133,5 +136,4 @@ def _said(learner: Learner, values: Frames, number: int, serving_id: int) -> Sai
     served = np.full((len(values), len(SERVED)), np.nan, np.float32)
     if serving_id >= 0:
         served = np.round(theirs * SERVED_UNIT) / np.float32(SERVED_UNIT)
-    extras_at = WIDTH + learner.width
-    return Said(own[:, :WIDTH], own[:, WIDTH:extras_at].astype(np.float16), served, own[:, extras_at:])
+    return Said(own[:, :WIDTH], hidden, served, own[:, extras_at:])

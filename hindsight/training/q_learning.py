@@ -40,7 +40,7 @@ from hindsight.training.step import (
     Loss,
     Says,
     loss_of,
-    together,
+    packed,
     train_step,
     weighted_mean,
 )
@@ -102,7 +102,7 @@ class QLearning:
         return ValueBatch(
             answers=first_of(batch, count),
             next_frame=batch.frame.map(lambda block: block[count:]),
-            **together(
+            **packed(
                 {
                     "rewards_B3": found.rewards_B3,
                     "reached_B3": found.reached_B3,

@@ -63,7 +63,7 @@ class ResidentTape:
 
     def __init__(self, tape: Tape, length: int, device: torch.device) -> None:
         self.tape, self.length, self.device = tape, length, device
-        rows, width = _there(tape.rows, device), tape.rows.shape[1]
+        rows, width = _there(np.ascontiguousarray(tape.rows), device), tape.rows.shape[1]
         # Every frame as a view without a copy: they begin one row apart, and each lies in one piece.
         count = max(len(rows) - length + 1, 0)
         self.views = (

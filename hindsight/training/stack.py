@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hindsight.inference.blocks import Frame
 from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, said_by
-from hindsight.training.graphs import tensors_of, with_tensors
+from hindsight.training.graphs import tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.step import LOSS_PARTS, opinion, pull_of, to_tensors
@@ -65,7 +65,7 @@ def _kind(work: Work) -> object:
     """Works of one kind have tensors of the same shapes."""
     if isinstance(work, Predict):
         return len(work.rows), id(work.blocks)
-    return tuple(tensor.shape for tensor in tensors_of(work.batch))
+    return tuple(tensor.shape for tensor in tensors_in(work.batch))
 
 
 class Stack:
@@ -117,7 +117,7 @@ class Stack:
         def say(means: Weights, *seen: Tensor) -> Tensor:
             return said_by(partial(self._opinion, means), _again(frame, seen))
 
-        return vmap(say, in_dims=(0, *(each for _ in tensors_of(frame))))(means, *tensors_of(frame))
+        return vmap(say, in_dims=(0, *(each for _ in tensors_in(frame))))(means, *tensors_in(frame))
 
     def _train(self, members: Sequence[int], at: Tensor, works: Sequence[Train]) -> Tensor:
         """The parts of the loss [S, 6] on a batch each, after which each has taken its step."""
@@ -131,7 +131,7 @@ class Stack:
             loss = objective.loss(says, mean_says, _again(batch, given), learners[0].hyper)
             return loss.total, torch.stack([getattr(loss, name).detach() for name in LOSS_PARTS])
 
-        total_S, parts_S6 = vmap(lose)(weights, means, *tensors_of(batch))
+        total_S, parts_S6 = vmap(lose)(weights, means, *tensors_in(batch))
         gradients = torch.autograd.grad(total_S.sum(), list(weights.values()))
         pulls = [pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners]
         self._step(at, dict(zip(weights, gradients, strict=True)), torch.tensor(pulls, device=at.device))
@@ -178,7 +178,7 @@ def _stacked(modules: Sequence[nn.Module]) -> Weights:
 
 def _beside(values: Sequence[Taught]) -> Taught:
     """The first of the values, with those of all stacked for each of its tensors."""
-    stacked = iter([torch.stack(each) for each in zip(*map(tensors_of, values), strict=True)])
+    stacked = iter([torch.stack(each) for each in zip(*map(tensors_in, values), strict=True)])
     return with_tensors(values[0], lambda _: next(stacked))
 
 

@@ -128,6 +128,8 @@ def make_optimizer(model: nn.Module, hyper: Hyperparameters) -> torch.optim.Adam
     others = [weights for weights in model.parameters() if weights.ndim <= 1]
     on_gpu = any(weights.is_cuda for weights in model.parameters())
     optimizer = torch.optim.AdamW([{"params": matrices}, {"params": others}], fused=True, capturable=on_gpu)
+    # Steps are taken launch by launch before they are recorded; torch would warn of the first of them.
+    optimizer._warned_capturable_if_run_uncaptured = True  # pyright: ignore[reportAttributeAccessIssue]
     set_rates(optimizer, hyper)
     return optimizer
 
@@ -175,7 +177,7 @@ def make_batch(
     next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
     price = np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(TARGET_AGES)), 0)
     candles = np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / TARGET_AGES), 0)
-    answers = together(
+    answers = packed(
         {
             "weight_B": examples.weights,
             "up_B": returns[:, 3] > 0,
@@ -196,13 +198,13 @@ def make_batch(
     return Batch(frame=to_tensors(blocks.gather(rows, norm_params), device), **answers)
 
 
-def together(columns: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
+def packed(columns: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
     """Arrays [B] or [B, K] as float32 on `device`, taken there at once."""
     ends = np.cumsum([1 if values.ndim == 1 else values.shape[1] for values in columns.values()]).tolist()
-    packed = np.empty((len(next(iter(columns.values()))), ends[-1]), np.float32)
+    found = np.empty((len(next(iter(columns.values()))), ends[-1]), np.float32)
     for values, start, end in zip(columns.values(), [0, *ends], ends, strict=False):
-        packed[:, start:end] = values.reshape(-1, end - start)
-    there = torch.from_numpy(packed).to(device, non_blocking=True)
+        found[:, start:end] = values.reshape(-1, end - start)
+    there = torch.from_numpy(found).to(device, non_blocking=True)
     return {
         name: there[:, start] if values.ndim == 1 else there[:, start:end]
         for (name, values), start, end in zip(columns.items(), [0, *ends], ends, strict=False)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hindsight.training.graphs import Graphs, tensors_of, with_tensors
-from hindsight.training.learner import Learner
-from hindsight.training.learner import tensors_of as weights_of
+from hindsight.training.graphs import Graphs, tensors_in, with_tensors
+from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.predict import predict
 from hindsight.training.step import Examples
 
@@ -27,11 +26,11 @@ def test_every_tensor_of_a_batch_is_found_once_and_can_be_put_elsewhere(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
     batch = batch_of(stretch, any_learner(), any_model)
-    found = tensors_of(batch)
+    found = tensors_in(batch)
     assert len({id(tensor) for tensor in found}) == len(found) > 15
     again = with_tensors(batch, torch.Tensor.clone)
     assert type(again) is type(batch)
-    for tensor, other in zip(found, tensors_of(again), strict=True):
+    for tensor, other in zip(found, tensors_in(again), strict=True):
         assert tensor is not other
         assert torch.equal(tensor.nan_to_num(), other.nan_to_num())
 
@@ -45,7 +44,7 @@ def test_a_step_on_the_tensors_put_elsewhere_is_the_same_step(
         learner = any_learner()
         learner.pull.fill_(1.0)
         learner.objective.step(learner, with_tensors(batch_of(stretch, learner, any_model), put))
-        weights.append({name: tensor.numpy().tobytes() for name, tensor in weights_of(learner).items()})
+        weights.append({name: tensor.numpy().tobytes() for name, tensor in tensors_of(learner).items()})
     assert weights[0] == weights[1]
 
 
