@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -62,6 +63,14 @@ class Market:
     learned_row: int | None
 
 
+class Known(NamedTuple):
+    """Blocks and labels of some closes, and at which of them L2 pivots were confirmed."""
+
+    blocks: Blocks
+    labels: Labels
+    l2_rows: np.ndarray
+
+
 def recall_market(
     con: duckdb.DuckDBPyConnection,
     settings: Settings,
@@ -96,13 +105,28 @@ def recall_market(
     judged_from = judged_row - max(settings.trend_ttl, settings.predict_every)  # made then, answered since
     start = min(drift_row, trainable_row, judged_from, pending_row, scored_row, looked_row)
     start = max(origin_row, min(start, held_row))
-    span = Window(start=from_ms(start * step_ms), end=from_ms(end * step_ms))
+    blocks, labels, l2_rows = recall_stretch(con, settings, stream, shape, start, end, rule, shared)
+    return Market(blocks=blocks, labels=labels, l2_rows=l2_rows, trainable_row=trainable_row, learned_row=learned_row)
+
+
+def recall_stretch(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    stream: Stream,
+    shape: FrameShape,
+    start: int,
+    end: int,
+    rule: TrendRule | None = None,
+    shared: Shared | None = None,
+) -> Known:
+    """What the tables know of the closes of rows [start, end); trends by `rule`, or that of the settings."""
     shared, rule = shared or Shared(), rule or hyperparameters(settings).trend_rule
+    span = Window(start=from_ms(start * stream.step_ms), end=from_ms(end * stream.step_ms))
     blocks = recall_blocks(con, settings, stream, shape, start, end, shared)
     pivots = shared.once("pivots", lambda: pivots_for(con, stream, span))
-    labels = shared.once(rule, lambda: label(start, blocks.own.first_known(start, end), pivots, step_ms, rule))
-    l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // step_ms - 1
-    return Market(blocks=blocks, labels=labels, l2_rows=l2, trainable_row=trainable_row, learned_row=learned_row)
+    labels = shared.once(rule, lambda: label(start, blocks.own.first_known(start, end), pivots, stream.step_ms, rule))
+    l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
+    return Known(blocks, labels, l2)
 
 
 @dataclass(slots=True, kw_only=True)

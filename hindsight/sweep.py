@@ -33,19 +33,17 @@ from hindsight.configured import (
     shape_of,
 )
 from hindsight.errors import SettingRefused
-from hindsight.inference.blocks import Blocks
 from hindsight.inference.evidence import paired_evidence
-from hindsight.inference.labels import PENDING, Labels, label
+from hindsight.inference.labels import PENDING, Labels
 from hindsight.inference.predictions import SERVED, reference_losses
 from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.promote import HORIZONS_PER_BLOCK
-from hindsight.recall import new_memory
-from hindsight.recall_blocks import known_until, recall_blocks
+from hindsight.recall import Known, new_memory, recall_stretch
+from hindsight.recall_blocks import known_until
 from hindsight.settings import Settings, load
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.sweep_tables import SWEEP, replace_sweep
-from hindsight.store.tape_changes import pivots_for
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.engine import alone
 from hindsight.training.learner import Learner, new_learner
@@ -82,14 +80,6 @@ class Variation(NamedTuple):
 
     values: dict[str, object]
     settings: Settings
-
-
-class Market(NamedTuple):
-    """What the closes of a piece need."""
-
-    blocks: Blocks
-    labels: Labels
-    l2_rows: np.ndarray
 
 
 def grid_of(varied: Sequence[str]) -> dict[str, list[object]]:
@@ -148,7 +138,7 @@ def sweep(
     for start in range(first, end, PIECE):
         stop = min(start + PIECE, end)
         with warehouse.reading() as con:
-            market = _market(con, settings, stream, shape, max(first, start - reach), stop)
+            market = recall_stretch(con, settings, stream, shape, max(first, start - reach), stop)
         empty, _ = new_memory(model_of(model), market.blocks, market.labels, start)
         memories = [continued(deepcopy(empty), memory, start) for memory in memories or [empty for _ in chosen]]
         with gpu_failures_told(f"{len(chosen)} variations of {model}"):
@@ -214,21 +204,10 @@ def _recorded(
     return first, end
 
 
-def _market(
-    con: duckdb.DuckDBPyConnection, settings: Settings, stream: Stream, shape: FrameShape, start: int, end: int
-) -> Market:
-    blocks = recall_blocks(con, settings, stream, shape, start, end)
-    pivots = pivots_for(con, stream, Window(start=from_ms(start * stream.step_ms), end=from_ms(end * stream.step_ms)))
-    rule = hyperparameters(settings).trend_rule
-    labels = label(start, blocks.own.first_known(start, end), pivots, stream.step_ms, rule)
-    l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
-    return Market(blocks, labels, l2)
-
-
 def _teach(
     learners: Sequence[Learner],
     memories: Sequence[Memory],
-    market: Market,
+    market: Known,
     chosen: Sequence[Variation],
     start: int,
     stop: int,
