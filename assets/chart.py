@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -13,6 +14,9 @@ from hindsight.market.streams import Window
 from hindsight.market.trend_lines import TrendLine, line_through
 from hindsight.store.market_tables import read_candles, read_pivots
 from hindsight.store.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = 200  # candles
 HISTORY = 50  # candles before those shown in which the trend line's pivots may lie
@@ -30,8 +34,8 @@ def chart(warehouse: Warehouse, covered: Sequence[Stretch]) -> dict[str, dg.Meta
         candles, pivots = read_candles(con, stream, window), read_pivots(con, stream, earlier)
     if candles.is_empty():
         return {}
-    picture = base64.b64encode(draw(candles, pivots, newest_line(pivots), stream.step, str(covered[-1]))).decode()
-    return {"chart": dg.MetadataValue.md(f"![the last {SHOWN} candles of {stream}](data:image/png;base64,{picture})")}
+    drawn = draw(candles, pivots, newest_line(pivots), stream.step, str(covered[-1]))
+    return {"chart": picture(drawn, f"the last {SHOWN} candles of {stream}")}
 
 
 def newest_line(pivots: pl.DataFrame) -> TrendLine | None:
@@ -48,7 +52,6 @@ def newest_line(pivots: pl.DataFrame) -> TrendLine | None:
 
 def draw(candles: pl.DataFrame, pivots: pl.DataFrame, line: TrendLine | None, step: timedelta, title: str) -> bytes:
     """A PNG of the candles, a mark per pivot (the larger, the higher its level) and the trend line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
 
@@ -70,6 +73,18 @@ def draw(candles: pl.DataFrame, pivots: pl.DataFrame, line: TrendLine | None, st
     axes.xaxis.set_major_formatter(ConciseDateFormatter(AutoDateLocator()))
     axes.set_title(f"{title}: marks are pivots, larger for higher levels", loc="left", fontsize=10)
     axes.grid(alpha=0.2)
+    return as_png(figure)
+
+
+def as_png(figure: "Figure") -> bytes:
+    """The figure as the bytes of a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     image = io.BytesIO()
     FigureCanvasAgg(figure).print_png(image)
     return image.getvalue()
+
+
+def picture(png: bytes, title: str) -> dg.MetadataValue:
+    """A PNG inside Markdown, as the UI shows it."""
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")

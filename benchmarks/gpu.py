@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figure import Figure, show, summarise, wide_console
 from benchmarks.made_up import OWN, Scene, scene
-from benchmarks.sampling import Sample, Samples, machine, take_turns
+from benchmarks.sampling import Sample, Samples, machine, take_turns, timed
 from hindsight.configured import cadence_of, hyperparameters, replay_of
-from hindsight.training.engine import alone
+from hindsight.training.engine import Lesson, alone
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import Learned, lesson
 from hindsight.training.memory import Memory
@@ -64,8 +65,7 @@ def agreement(market: Scene, device: torch.device) -> None:
         np.testing.assert_array_equal(block.cpu().numpy(), wanted)
     losses = []
     for each in (torch.device("cpu"), device):
-        _, learned = learn(market, each, 120)
-        losses.append([step.loss["total"] for step in learned.steps])
+        losses.append([step.loss["total"] for step in learn(market, each, 120).steps])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
 
 
@@ -101,22 +101,20 @@ def stepping(market: Scene, device: torch.device, repeats: int) -> Figure:
     """Training steps a second, by what of the matrix peak they take."""
     counter = FlopCounterMode(display=False)
     with counter:
-        _, first = learn(market, torch.device("cpu"), 60)
+        first = learn(market, torch.device("cpu"), 60)
     each = counter.get_total_flops() / max(len(first.steps), 1)
-    wall = Samples()
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        _, learned = learn(market, device, TRIED)
-        wall.runs.append(Sample((time.perf_counter() - began) / len(learned.steps), 0.0))
-    wall.runs.pop(0)
+    steps, took = len(learn(market, device, TRIED).steps), Samples()
+    for _ in range(repeats):
+        whole = waited(lambda: learn(market, device, TRIED), device)
+        took.runs.append(Sample(whole.wall / steps, whole.processor / steps))
     peak = matrix_peak(device)
     return Figure(
         name="training steps, batch 32, one learner, predictions included",
         goal="reported",
-        measured=f"{1 / wall.median:,.0f} steps/s, {each / 1e6:,.0f} MFLOP each",
-        ratio=f"{each / wall.median / peak:.1%} of {peak / 1e12:,.2f} TFLOP/s, float32",
+        measured=f"{1 / took.median:,.0f} steps/s, {each / 1e6:,.0f} MFLOP each",
+        ratio=f"{each / took.median / peak:.1%} of {peak / 1e12:,.2f} TFLOP/s, float32",
         is_reached=None,
-        samples={"a step": wall},
+        samples={"a step": took},
         notes=device_share(market, device),
     )
 
@@ -125,9 +123,7 @@ def a_year(market: Scene, device: torch.device, repeats: int) -> Figure:
     """A year of minutes; where that would take too long, a part of it."""
     took = Samples()
     for _ in range(1 if device.type == "cuda" else repeats):
-        began, processor = time.perf_counter(), time.process_time()
-        learn(market, device, market.new)
-        took.runs.append(Sample(time.perf_counter() - began, time.process_time() - processor))
+        took.runs.append(waited(lambda: learn(market, device, market.new), device))
     whole = took.median * YEAR / market.new
     said = f"{market.new / took.median:,.0f} closes/s: {whole:,.0f} s"
     if market.new < YEAR:
@@ -149,9 +145,7 @@ def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
     took = {count: Samples() for count in counts}
     for _ in range(min(repeats, 3)):
         for count in counts:
-            began, processor = time.perf_counter(), time.process_time()
-            sweep_of(market, device, count, closes)
-            took[count].runs.append(Sample(time.perf_counter() - began, time.process_time() - processor))
+            took[count].runs.append(waited(partial(sweep_of, market, device, count, closes), device))
     costs = {count: each.median / took[1].median for count, each in took.items()}
     most = max(count for count in counts if count <= 64)
     return Figure(
@@ -164,10 +158,10 @@ def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
     )
 
 
-def learn(market: Scene, device: torch.device, closes: int) -> tuple[Learner, Learned]:
-    """A learner from nothing over the next closes."""
+def learn(market: Scene, device: torch.device, closes: int) -> Learned:
+    """What a learner from nothing does over the next closes."""
     learner, memory = learner_of(market, device, 0), market.memory(MODEL)
-    return learner, alone(learner, lesson_of(market, learner, memory, closes))
+    return alone(learner, lesson_of(market, learner, memory, closes))
 
 
 def sweep_of(market: Scene, device: torch.device, count: int, closes: int) -> None:
@@ -183,7 +177,7 @@ def learner_of(market: Scene, device: torch.device, seed: int) -> Learner:
     return new_learner(MODEL, hyper, device, market.blocks(MODEL).shape)
 
 
-def lesson_of(market: Scene, learner: Learner, memory: Memory, closes: int):  # a lesson of Learned
+def lesson_of(market: Scene, learner: Learner, memory: Memory, closes: int) -> Lesson[Learned]:
     return lesson(
         learner,
         market.blocks(MODEL),
@@ -221,13 +215,9 @@ def device_share(market: Scene, device: torch.device) -> Sequence[str]:
 
 def waited(work: Callable[[], object], device: torch.device) -> Sample:
     """One run, to its end on the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began, processor = time.perf_counter(), time.process_time()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return Sample(time.perf_counter() - began, time.process_time() - processor)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    return timed(lambda: (work(), wait()))
 
 
 def judged(device: torch.device, is_reached: bool) -> bool | None:

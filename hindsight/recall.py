@@ -9,7 +9,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -49,26 +48,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Market:
-    """What a stretch of events needs of the market: blocks, labels, and at which closes L2 pivots were confirmed.
+class Known:
+    """What the tables know of some closes: blocks, labels, and at which of them L2 pivots were confirmed."""
+
+    blocks: Blocks
+    labels: Labels
+    l2_rows: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market(Known):
+    """The same for a stretch of events, reaching back as far as anything looks that happens there.
 
     References made before row `trainable_row` are still judged, but no step of the stretch trains on them. At the close
     of row `learned_row` the last candle step was taken; None before the first.
     """
 
-    blocks: Blocks
-    labels: Labels
-    l2_rows: np.ndarray
     trainable_row: int
     learned_row: int | None
-
-
-class Known(NamedTuple):
-    """Blocks and labels of some closes, and at which of them L2 pivots were confirmed."""
-
-    blocks: Blocks
-    labels: Labels
-    l2_rows: np.ndarray
 
 
 def recall_market(
@@ -105,8 +102,14 @@ def recall_market(
     judged_from = judged_row - max(settings.trend_ttl, settings.predict_every)  # made then, answered since
     start = min(drift_row, trainable_row, judged_from, pending_row, scored_row, looked_row)
     start = max(origin_row, min(start, held_row))
-    blocks, labels, l2_rows = recall_stretch(con, settings, stream, shape, start, end, rule, shared)
-    return Market(blocks=blocks, labels=labels, l2_rows=l2_rows, trainable_row=trainable_row, learned_row=learned_row)
+    known = recall_stretch(con, settings, stream, shape, start, end, rule, shared)
+    return Market(
+        blocks=known.blocks,
+        labels=known.labels,
+        l2_rows=known.l2_rows,
+        trainable_row=trainable_row,
+        learned_row=learned_row,
+    )
 
 
 def recall_stretch(
@@ -126,7 +129,7 @@ def recall_stretch(
     pivots = shared.once("pivots", lambda: pivots_for(con, stream, span))
     labels = shared.once(rule, lambda: label(start, blocks.own.first_known(start, end), pivots, stream.step_ms, rule))
     l2 = pivots.filter(pl.col("level") == 2)["confirmed_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
-    return Known(blocks, labels, l2)
+    return Known(blocks=blocks, labels=labels, l2_rows=l2)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,12 +1,11 @@
 """The job `sweep`: one model over the same recorded history with many settings, as `hindsight sweep` does it."""
 
-import base64
-import io
 from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
 
+from assets.chart import as_png, picture
 from assets.metadata import as_table
 from hindsight.market.streams import Window
 from hindsight.settings import load
@@ -56,17 +55,14 @@ def try_settings(context: dg.OpExecutionContext, config: Trial) -> None:
                     "place", "settings", "loss", "loss_late", "difference", "difference_low", "difference_high", "steps"
                 )
             ),
-            "weekly_loss": dg.MetadataValue.md(
-                f"![loss by week](data:image/png;base64,{base64.b64encode(draw(rows)).decode()})"
-            ),
+            "weekly_loss": picture(draw(rows), "loss by week"),
         }
     )
 
 
 def draw(rows: pl.DataFrame) -> bytes:
     """The loss of each week against that of the best variation, a line per variation, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # matplotlib takes half a second to import
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # matplotlib takes half a second to import
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     axes, best = figure.add_subplot(), rows["weekly_loss"][0]
@@ -78,9 +74,7 @@ def draw(rows: pl.DataFrame) -> bytes:
     axes.grid(alpha=0.2)
     if len(rows) <= 12:
         axes.legend(fontsize=7)
-    image = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(image)
-    return image.getvalue()
+    return as_png(figure)
 
 
 @dg.job(description="One model over the same history with many settings; ranks them. Changes nothing that is learned.")
