@@ -151,7 +151,7 @@ def _watched() -> list[Watched]:
         (loop, "_replayed", "replay: who may be drawn, and the draw"),
         (loop, "newly_settled", "what an event settles"),
         (loop, "drifted", "a look for drift"),
-        (verb, "learn_rows", "the rest of the loop: records of steps"),
+        (verb, "alone", "the rest of the loop: records of steps"),
         (piece, "recall_market", "recall: market tables"),
         (recall, "label", "recall: labels"),
         (recall_blocks.tapes, "load", "recall: tape"),

@@ -50,7 +50,7 @@ def train_in_turn(frame: str, repeats: int) -> dict[str, Any]:
 
     from benchmarks.made_up import MODELS, OWN, STANDARD, scene
     from hindsight.configured import cadence_of, hyperparameters, replay_of
-    from hindsight.training import loop
+    from hindsight.training import engine, loop
     from hindsight.training.learner import new_learner
     from hindsight.training.predict import predict
     from hindsight.training.step_records import step_records
@@ -71,7 +71,7 @@ def train_in_turn(frame: str, repeats: int) -> dict[str, Any]:
             predict(learners[model], blocks[model], memories[model], every, first, first + CLOSES)
             with watching(_watched(), clock=time.process_time) as spent:
                 began, processor = time.perf_counter(), time.process_time()
-                learned = loop.learn_rows(
+                lesson = loop.lesson(
                     learners[model],
                     blocks[model],
                     market.labels,
@@ -83,6 +83,7 @@ def train_in_turn(frame: str, repeats: int) -> dict[str, Any]:
                     replay=replay,
                     snapshot=lambda _: {},
                 )
+                learned = engine.alone(learners[model], lesson)
                 recording = time.process_time()
                 step_records(model, market.stream, learners[model], learned.steps, "")
                 ended, processed = time.perf_counter(), time.process_time()
@@ -95,10 +96,10 @@ def train_in_turn(frame: str, repeats: int) -> dict[str, Any]:
 
 def _watched() -> list[Watched]:
     from hindsight.inference.blocks import Blocks
-    from hindsight.training import loop, objective, q_learning
+    from hindsight.training import engine, loop, objective, q_learning
 
     return [
-        (loop, "learn_rows", "the rest of the loop"),
+        (engine, "alone", "the rest of the loop"),
         (loop, "drifted", "drift"),
         (loop, "newly_settled", "what an event settles"),
         (loop, "_replayed", "replay draw"),

@@ -28,8 +28,9 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_hyperparameters, newest_step
 from hindsight.store.warehouse import Warehouse
 from hindsight.teaching import LIVE_PATIENCE_SECONDS, taught_by_us
+from hindsight.training.engine import alone
 from hindsight.training.learner import Learner, tensors_of
-from hindsight.training.loop import learn_rows
+from hindsight.training.loop import lesson
 from hindsight.training.step import Hyperparameters
 from hindsight.write import LearnReport, publish, write
 
@@ -206,7 +207,7 @@ def _due(con: duckdb.DuckDBPyConnection, subject: Subject, until: datetime) -> t
 
 
 def _advance(subject: Subject, learner: Learner, piece: Piece, first: int, end: int, ahead: int = 0) -> None:
-    learn_rows(
+    whole = lesson(
         learner,
         piece.market.blocks,
         piece.market.labels,
@@ -221,3 +222,4 @@ def _advance(subject: Subject, learner: Learner, piece: Piece, first: int, end: 
         ahead=ahead,
         into=piece.learned,
     )
+    alone(learner, whole)

@@ -3,13 +3,15 @@
 It reads the market's tables and leaves its rows in `sweeps`; the learners of the home are not touched. On a GPU all
 variations are one computation where the model allows it, otherwise they are taught side by side on the processor's
 cores. A variation learns and predicts as the loop does, so every loss is of a prediction that was made before its
-answer; but of many, the first is also the luckiest: see the interval of its lead, and the second half.
+answer; but of many, the first is also the luckiest: see the interval of its lead, and the second half. One that comes
+to predict what is not a number is taught no further: it comes last, and its loss is NaN.
 """
 
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -32,7 +34,7 @@ from hindsight.configured import (
     schema_of,
     shape_of,
 )
-from hindsight.errors import SettingRefused
+from hindsight.errors import ModelBroken, SettingRefused
 from hindsight.inference.evidence import paired_evidence
 from hindsight.inference.labels import PENDING, Labels
 from hindsight.inference.predictions import SERVED, reference_losses
@@ -45,7 +47,7 @@ from hindsight.settings import Settings, load
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.sweep_tables import SWEEP, replace_sweep
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.engine import alone
+from hindsight.training.engine import Lesson, alone
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import Learned, lesson
 from hindsight.training.memory import Memory
@@ -73,6 +75,7 @@ PIECE = 20_160  # closes at a time
 NEVER = 2**31  # steps between snapshots: a sweep keeps none
 WEEK_MS = 7 * 86_400_000
 Progress = Callable[[int, int], None]
+logger = logging.getLogger(__name__)
 
 
 class Variation(NamedTuple):
@@ -134,6 +137,7 @@ def sweep(
         stack = Stack(learners) if device.type == "cuda" and can_be_stacked(learners[0]) else None
     reach = max(_reach(each.settings) for each in chosen)
     memories: list[Memory] = []
+    broken: set[int] = set()
     judged, losses = first, [list[np.ndarray]() for _ in chosen]
     for start in range(first, end, PIECE):
         stop = min(start + PIECE, end)
@@ -142,7 +146,9 @@ def sweep(
         empty, _ = new_memory(model_of(model), market.blocks, market.labels, start)
         memories = [continued(deepcopy(empty), memory, start) for memory in memories or [empty for _ in chosen]]
         with gpu_failures_told(f"{len(chosen)} variations of {model}"):
-            _teach(learners, memories, market, chosen, start, stop, stack)
+            broken |= _teach(learners, memories, market, chosen, broken, start, stop, stack)
+        if len(broken) == len(chosen):
+            raise ModelBroken(f"every variation of {model} came to predict what is not a number: vary something else")
         until = max(stop - settings.trend_ttl, judged)
         span = slice(judged - empty.first_row, until - empty.first_row)
         answers = answered_in(market.labels, settings.trend_ttl)
@@ -159,6 +165,7 @@ def sweep(
         chosen,
         learners,
         np.array([np.concatenate(each) for each in losses], np.float64),
+        broken,
         first,
         time.perf_counter() - started,
     )
@@ -209,11 +216,12 @@ def _teach(
     memories: Sequence[Memory],
     market: Known,
     chosen: Sequence[Variation],
+    broken: Set[int],
     start: int,
     stop: int,
     stack: Stack | None,
-) -> None:
-    """The closes of rows [start, stop), to every learner."""
+) -> set[int]:
+    """The closes of rows [start, stop), to every learner that is not broken; returns which ones have broken now."""
     seen = on_device(market.blocks, learners[0].device)
     lessons = [
         lesson(
@@ -231,11 +239,25 @@ def _teach(
         )
         for learner, memory, each in zip(learners, memories, chosen, strict=True)
     ]
+    kept = [_unless(at in broken, each) for at, each in enumerate(lessons)]
     if stack is not None:
-        together(stack, lessons)
+        whole = together(stack, kept)
     else:
         with ThreadPoolExecutor(1 if learners[0].device.type == "cuda" else os.cpu_count()) as pool:
-            list[Learned](pool.map(alone, learners, lessons))
+            whole = list(pool.map(alone, learners, kept))
+    return {at for at, is_whole in enumerate(whole) if not is_whole}
+
+
+def _unless(is_broken: bool, lesson: Lesson[Learned]) -> Lesson[bool]:
+    """The lesson as far as it goes; returns whether that is to its end."""
+    if is_broken:
+        return False
+    try:
+        yield from lesson
+    except ModelBroken as error:
+        logger.warning("A variation is taught no further: %s", error)
+        return False
+    return True
 
 
 def _ranked(
@@ -246,12 +268,15 @@ def _ranked(
     chosen: Sequence[Variation],
     learners: Sequence[Learner],
     losses_SN: np.ndarray,
+    broken: Set[int],
     first: int,
     seconds: float,
 ) -> pl.DataFrame:
-    """A row per variation, the least mean loss first."""
-    rows = np.flatnonzero(~np.isnan(losses_SN).any(axis=0))
+    """A row per variation, the least mean loss first, and the broken ones last."""
+    whole = [at for at in range(len(chosen)) if at not in broken]
+    rows = np.flatnonzero(~np.isnan(losses_SN[whole]).any(axis=0))
     losses_SN = losses_SN[:, rows]
+    losses_SN[sorted(broken)] = np.nan  # what one had said before is no measure of it
     if not len(rows):
         raise SettingRefused(f"no reference of {model} on {stream} was answered over {window}: ask for a longer window")
     order = np.argsort(losses_SN.mean(axis=1), kind="stable").tolist()

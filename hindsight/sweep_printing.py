@@ -32,3 +32,5 @@ def print_sweep(rows: pl.DataFrame, console: Console) -> None:
     console.print(table)
     closes = f"{len(rows)} variations in {first['seconds']:,.0f} s on {first['device']}"
     console.print(f"{closes}. Of many, the first is also the luckiest: see the interval and the second half.")
+    if broke := rows["loss"].is_nan().sum():
+        console.print(f"{broke} came to predict what is not a number, and were taught no further.")

@@ -22,7 +22,7 @@ from hindsight.inference.drift import Drift, DriftRule, drifts, first_row_needed
 from hindsight.inference.frames import Tape
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.inference.predictions import BUY, log_loss, of_what_came
-from hindsight.training.engine import Lesson, Train, alone, do
+from hindsight.training.engine import Lesson, Train, do
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
 from hindsight.training.metrics import Measured
@@ -92,11 +92,6 @@ class Learned:
     steps: list[Step] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     drifts: list[Retrained] = field(default_factory=list)
-
-
-def learn_rows(learner: Learner, *args: Any, **given: Any) -> Learned:
-    """The whole `lesson` of these arguments, by itself."""
-    return alone(learner, lesson(learner, *args, **given))
 
 
 def lesson(

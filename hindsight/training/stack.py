@@ -84,13 +84,13 @@ class Stack:
         self.taken = torch.zeros(len(learners), device=first.device)
         hypers = [learner.hyper for learner in learners]
         self.rates, self.decays, self.clips = (
-            torch.tensor([getattr(hyper, name) for hyper in hypers], device=first.device)
+            self._there([getattr(hyper, name) for hyper in hypers])
             for name in ("learning_rate", "weight_decay", "clip_norm")
         )
 
     def do(self, members: Sequence[int], works: Sequence[Work]) -> list[Tensor]:
         """What comes of the work of each of these members, all of one kind."""
-        at = torch.tensor(members, device=self.taken.device)
+        at = self._there(members)
         if isinstance(works[0], Predict):
             return list(self._predict(at, [work for work in works if isinstance(work, Predict)]))
         return list(self._train(members, at, [work for work in works if isinstance(work, Train)]))
@@ -134,7 +134,7 @@ class Stack:
         total_S, parts_S6 = vmap(lose)(weights, means, *tensors_in(batch))
         gradients = torch.autograd.grad(total_S.sum(), list(weights.values()))
         pulls = [pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners]
-        self._step(at, dict(zip(weights, gradients, strict=True)), torch.tensor(pulls, device=at.device))
+        self._step(at, dict(zip(weights, gradients, strict=True)), self._there(pulls))
         return parts_S6
 
     @torch.no_grad()
@@ -162,6 +162,10 @@ class Stack:
                 place[at] = torch.where(keeps, new, place[at])
             average = self.means[name]
             average[at] = average[at].lerp(self.weights[name][at], of_each(pull_S * is_finite_S))
+
+    def _there(self, values: Sequence[int] | Sequence[float]) -> Tensor:
+        """The values on the device; nothing waits for it."""
+        return torch.tensor(values).to(self.taken.device, non_blocking=True)
 
     def _opinion(self, weights: Weights, frame: Frame[Tensor]) -> ModelOutput:
         def call(frame: Frame[Tensor]) -> ModelOutput:

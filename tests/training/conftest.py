@@ -12,8 +12,9 @@ from hindsight.recall import Market, recall_market, recall_memory
 from hindsight.settings import Settings
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
+from hindsight.training.engine import alone
 from hindsight.training.learner import Learner, new_learner
-from hindsight.training.loop import Cadence, Learned, learn_rows
+from hindsight.training.loop import Cadence, Learned, lesson
 from hindsight.training.memory import Memory
 from hindsight.training.models.registry import OURS
 from hindsight.training.replay import ReplayRule
@@ -36,7 +37,7 @@ class Stretch:
 
     def run(self, learner: Learner, memory: Memory, first: int, end: int) -> Learned:
         """Closes [first, end), counted from the stretch's first."""
-        return learn_rows(
+        whole = lesson(
             learner,
             self.market.blocks,
             self.market.labels,
@@ -48,6 +49,7 @@ class Stretch:
             replay=ReplayRule(replay_window=1000),
             snapshot=lambda learner: {},
         )
+        return alone(learner, whole)
 
 
 @pytest.fixture(scope="session")
