@@ -11,8 +11,8 @@
 
 Frozen weights are the ones that serve: the first look at who is to serve falls on `--frozen-at`, and the next beyond
 the end. A refit takes the steps of the loop, on batches drawn from the window in `--passes` shuffled passes; it sees no
-answer that came after it. The book is masked, for none was recorded. What is learned stays in `--cache`: the same
-command goes on where it was stopped, and with a later `--until` it learns only what is new.
+answer that came after it. Frames are the default ones, for no book was recorded. What is learned stays in `--cache`:
+the same command goes on where it was stopped, and with a later `--until` it learns only what is new.
 """
 
 import argparse

@@ -11,6 +11,7 @@ a kill in between has left goes with the next eviction.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import polars as pl
@@ -29,6 +30,15 @@ from hindsight.training.memory import Memory
 from hindsight.training.metrics import LOG_LOSS, Metric
 from hindsight.training.models.registry import model_of
 
+
+class Needed(NamedTuple):
+    """The checkpoints that pending references name: those from `since` on have made them, and `serving` served then."""
+
+    since: int
+    serving: frozenset[int] = frozenset()
+
+
+NONE_NEEDED = Needed(since=2**31)
 FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")
 
 
@@ -86,14 +96,14 @@ def judge(
     best: int,
     now: datetime,
     serves: int | None = None,
-    needed_from: int | None = None,
+    needed: Needed = NONE_NEEDED,
     metric: Metric = LOG_LOSS,
 ) -> tuple[pl.DataFrame, list[Path]]:
     """All checkpoints with their flags set anew, and the files of those that are evicted now.
 
     Best are the `best` snapshots by `metric`, in its direction, the older one first among equals; what is not finite,
     or was measured by another metric, never wins. What serves is checkpoint `serves`, or the newest while none was
-    promoted. From `needed_from` on, pending references name them: all of those stay.
+    promoted. What is `needed` stays.
     """
     here = pl.col("evicted_at").is_null()
     has_rank = pl.col("is_snapshot") & (pl.col("metric") == metric.name) & pl.col("metric_value").is_finite()
@@ -108,7 +118,7 @@ def judge(
         is_latest=newest.fill_null(False),
         is_serving=pl.when(promoted.any()).then(promoted).otherwise(newest).fill_null(False),
     )
-    is_needed = pl.col("checkpoint_id") >= needed_from if needed_from is not None else pl.lit(False)
+    is_needed = (pl.col("checkpoint_id") >= needed.since) | pl.col("checkpoint_id").is_in(needed.serving)
     out = here & ~pl.any_horizontal(FLAGS) & ~is_needed
     files = [Path(file) for file in judged.filter(out)["file"]]
     judged = judged.with_columns(evicted_at=pl.when(out).then(pl.lit(now, TIME)).otherwise("evicted_at"))
@@ -123,7 +133,7 @@ def retain(
     saved: pl.DataFrame,
     now: datetime,
     serves: int | None = None,
-    needed_from: int | None = None,
+    needed: Needed = NONE_NEEDED,
 ) -> list[Path]:
     """Adds `saved` to the checkpoints on record and returns the files that may go once this is committed."""
     if saved.is_empty():
@@ -138,7 +148,7 @@ def retain(
         settings.checkpoints_kept,
         now,
         serves,
-        needed_from,
+        needed,
         model_of(model).metric,
     )
     has_served = pl.col("checkpoint_id").is_in(read_promotions(con, model, stream)["serving_after"].implode())

@@ -122,7 +122,12 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=0.5, description="probability of a rise up to which the decision is to sell")
     ] = 0.45
     minimum_confidence: Annotated[
-        float, Field(ge=0.5, lt=1, description="probability of the likelier side below which the decision is to hold")
+        float,
+        Field(
+            ge=0.5,
+            lt=1,
+            description="probability of the likelier side below which the decision is to hold, at any threshold",
+        ),
     ] = 0.525
     fee: Annotated[
         float, Field(ge=0, lt=0.1, description="share of what is traded that the venue takes; the DQN trades on paper")

@@ -21,7 +21,7 @@ from hindsight.inference.records import candle_records, pivot_records, reference
 from hindsight.market.streams import from_ms, to_ms
 from hindsight.piece import Piece, Subject
 from hindsight.promote import Champion, is_look, look, promotion_record
-from hindsight.retain import latest_snapshot, retain, save_snapshots
+from hindsight.retain import NONE_NEEDED, Needed, latest_snapshot, retain, save_snapshots
 from hindsight.store.hidden_tables import append_hidden
 from hindsight.store.inference_tables import add_refusals, append, move_watermark, note_schema, predicted_until
 from hindsight.store.promotion_tables import append_promotion
@@ -105,7 +105,7 @@ def write(subject: Subject, learner: Learner, report: LearnReport, piece: Piece,
         if promotion is not None:
             append_promotion(con, stream, promotion)
         serves = subject.champion.checkpoint_id if subject.champion else None
-        evicted = retain(con, settings, stream, model, saved, until, serves, _needed_from(piece, end))
+        evicted = retain(con, settings, stream, model, saved, until, serves, _needed(piece, end))
         replace_scores(con, model, stream, scores)
         move_watermark(con, model, stream, from_ms(first * stream.step_ms), until)
         # Whoever reads this model sees that it works through a backlog, also where nothing was learned. A close that
@@ -216,11 +216,13 @@ def _look(subject: Subject, learner: Learner, piece: Piece, end: int, snapshots:
     return record
 
 
-def _needed_from(piece: Piece, end: int) -> int | None:
-    """The oldest checkpoint that a pending reference names, those from it on stay; None where none is pending."""
+def _needed(piece: Piece, end: int) -> Needed:
+    """The checkpoints that references name whose trend is neither graded nor expired."""
     memory, trend = piece.memory, piece.market.labels.trend
     pending = memory.made & (trend.settled >= end)
-    return int(memory.checkpoint[pending].min()) if pending.any() else None
+    if not pending.any():
+        return NONE_NEEDED
+    return Needed(int(memory.checkpoint[pending].min()), frozenset(memory.served_by[pending].tolist()))
 
 
 def _refused(subject: Subject, piece: Piece, first: int, end: int) -> pl.DataFrame:

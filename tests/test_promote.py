@@ -28,7 +28,7 @@ from hindsight.market.streams import Window
 from hindsight.promote import HORIZONS_PER_BLOCK
 from hindsight.recall import recall_weights
 from hindsight.recall_blocks import recall_blocks
-from hindsight.retain import judge
+from hindsight.retain import Needed, judge
 from hindsight.serve import pin, set_serving
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import read_references
@@ -458,12 +458,14 @@ def test_no_eviction_takes_what_serves_what_is_pinned_or_what_a_pending_referenc
         },
         schema_overrides={"evicted_at": pl.Datetime("us", "UTC")},
     )
-    serves, needed = data.draw(st.integers(1, count)), data.draw(st.integers(0, count + 1))
-    judged, files = judge(known, 5, now + MINUTE, serves, needed)
+    serves, since = data.draw(st.integers(1, count)), data.draw(st.integers(0, count + 1))
+    served = data.draw(st.frozensets(st.integers(1, count)))
+    judged, files = judge(known, 5, now + MINUTE, serves, Needed(since, served))
     was_here = known.filter(pl.col("evicted_at").is_null())["checkpoint_id"].to_list()
     stays = judged.filter(pl.col("evicted_at").is_null())["checkpoint_id"].to_list()
     pinned = known.filter("is_pinned")["checkpoint_id"].to_list()
-    assert all(each in stays for each in was_here if each == serves or each in pinned or each >= needed)
+    needed = {*pinned, *served, serves, *range(since, count + 1)}
+    assert needed & set(was_here) <= set(stays)
     if serves in was_here:
         assert judged.filter("is_serving")["checkpoint_id"].to_list() == [serves]
     assert {int(file.stem) for file in files} == set(was_here) - set(stays)
@@ -484,7 +486,7 @@ def test_what_serves_is_pinned_or_pending_outlives_every_run(dethroned: Settings
         graded = table(settings, "trend_validations", "made_at")["inference_id"]
         pending = references.filter(~pl.col("inference_id").is_in(graded.implode()))
         seen |= set(kept["checkpoint_id"])
-        assert seen & set(pending["checkpoint_id"]) <= set(kept["checkpoint_id"])
+        assert seen & {*pending["checkpoint_id"], *pending["serving_id"]} <= set(kept["checkpoint_id"])
     on_record = table(settings, "checkpoints", "checkpoint_id")
     assert seen - set(on_record["checkpoint_id"])  # their rows went with their files
     gone = on_record.filter(pl.col("evicted_at").is_not_null())["checkpoint_id"]

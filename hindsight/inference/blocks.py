@@ -10,7 +10,7 @@ before and what it knew at this one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import xxhash
@@ -168,8 +168,9 @@ def digest(blocks: Sequence[Frames]) -> int:
     return hasher.intdigest()
 
 
-def check_frame(frame: Frame[Frames], shape: FrameShape) -> None:
-    """Raises FrameRefused for a frame that is not of `shape`, with what was expected of which block, and found."""
+def check_frame(frame: Frame[Any], shape: FrameShape) -> None:
+    """Raises FrameRefused for a frame, of arrays or of tensors, that is not of `shape`, with what was expected of which
+    block, and found."""
     count, found = len(frame.norm), (len(frame.candles), len(frame.hidden))
     if found != (len(shape.candles), len(shape.reads)):
         raise FrameRefused(
@@ -191,10 +192,9 @@ def check_frame(frame: Frame[Frames], shape: FrameShape) -> None:
         },
     }
     for name, (wanted, block) in expected.items():
-        if block.shape != wanted or block.dtype != np.float32:
-            raise FrameRefused(
-                f"block {name}: expected float32 {list(wanted)}, found {block.dtype} {list(block.shape)}"
-            )
+        kind = str(block.dtype).removeprefix("torch.")
+        if block.shape != wanted or kind != "float32":
+            raise FrameRefused(f"block {name}: expected float32 {list(wanted)}, found {kind} {list(block.shape)}")
 
 
 def _at(values: Frames, places: Rows) -> Frames:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from hindsight.inference.blocks import Frame
+from hindsight.inference.blocks import Frame, check_frame
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.predictions import SERVED, TARGET_AGES, WIDTH
 from hindsight.training.constants import constant
@@ -58,8 +58,8 @@ def do(learner: Learner, work: Work) -> Tensor:
     """What comes of the work, on the device."""
     started = time.perf_counter()
     match work:
-        case Predict(blocks=blocks, rows=rows, norm_params=norm_params):
-            frame = to_tensors(blocks.gather(rows, norm_params), learner.device)
+        case Predict():
+            frame = frame_of(learner, work)
             started = time.perf_counter()
             found = ask(learner, frame)
         case Train(batch=batch):
@@ -67,6 +67,14 @@ def do(learner: Learner, work: Work) -> Tensor:
             found = learner.run(("step", learner.hyper), lambda batch: _step(learner, batch), batch)
     learner.seconds_inside += time.perf_counter() - started
     return found
+
+
+def frame_of(learner: Learner, work: Predict) -> Frame[Tensor]:
+    """What a prediction is made from, on the device. Raises FrameRefused for frames of another shape than the weights
+    were made for."""
+    frame = to_tensors(work.blocks.gather(work.rows, work.norm_params), learner.device)
+    check_frame(frame, learner.shape)
+    return frame
 
 
 @torch.inference_mode()

@@ -19,11 +19,11 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hindsight.inference.blocks import Frame
-from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, said_by
+from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, frame_of, said_by
 from hindsight.training.graphs import tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.step import LOSS_PARTS, opinion, pull_of, to_tensors
+from hindsight.training.step import LOSS_PARTS, opinion, pull_of
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW, as torch has them by default
 Weights = dict[str, Tensor]  # [S, …] by name
@@ -107,12 +107,10 @@ class Stack:
     def _predict(self, at: Tensor, works: Sequence[Predict]) -> Tensor:
         """[S, B, 17 + D + E]."""
         first, means = works[0], {name: weights[at] for name, weights in self.means.items()}
-        device = self.taken.device
         if all(np.array_equal(work.rows, first.rows) for work in works):
-            frame, each = to_tensors(first.blocks.gather(first.rows, first.norm_params), device), None
+            frame, each = frame_of(self.learners[0], first), None
         else:
-            frames = [to_tensors(work.blocks.gather(work.rows, work.norm_params), device) for work in works]
-            frame, each = _beside(frames), 0
+            frame, each = _beside([frame_of(self.learners[0], work) for work in works]), 0
 
         def say(means: Weights, *seen: Tensor) -> Tensor:
             return said_by(partial(self._opinion, means), _again(frame, seen))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hindsight.errors import FrameRefused
 from hindsight.inference.frames import COLUMNS, Superseded, Tape
 from hindsight.inference.labels import VALIDATED
 from hindsight.training.learner import Learner, restore, tensors_of
@@ -15,6 +16,7 @@ from hindsight.training.loop import Cadence, events, newly_settled
 from hindsight.training.objective import SUPERVISED, Supervised
 from hindsight.training.predict import forward
 from hindsight.training.step import Examples, loss_of, make_batch, train_step
+from tests.training.conftest import SHAPE
 
 # fmt: off
 GOLDEN = [
@@ -86,6 +88,19 @@ def test_a_prediction_is_the_same_whatever_is_predicted_with_it(stretch, any_lea
         np.testing.assert_array_equal(np.concatenate(apart), together, err_msg=f"{size} at a time")
     mixed = np.random.default_rng(0).permutation(count)
     np.testing.assert_array_equal(said(mixed), together[mixed])
+
+
+def test_the_loop_refuses_frames_of_another_shape_before_any_weight_sees_them(
+    stretch, any_learner: Callable, any_model: str
+):
+    """Also those that the weights would take: a recurrence runs over any number of rows."""
+    shape = replace(SHAPE, candles=(replace(SHAPE.candles[0], length=299),))
+    blocks = replace(stretch.market.blocks, shape=shape)
+    short = replace(stretch, market=replace(stretch.market, blocks=blocks))
+    memory = stretch.new_memory(any_model)
+    with pytest.raises(FrameRefused, match=r"block ETH/USDT 1m: expected float32 \[\d+, 300, 43\], found .* 299, 43\]"):
+        short.run(any_learner(), memory, 0, 5)
+    assert np.isnan(memory.predictions).all()
 
 
 def test_absurd_values_after_the_close_change_no_prediction(stretch, any_learner: Callable, any_model: str):
