@@ -29,6 +29,7 @@ QUESTIONS: dict[str, tuple[str, tuple[Kind, ...], str]] = {
     "late_checkpoints": ("checkpoints", ("checkpoints",), "Which models learn late, or not at all?"),
 }
 BAD = ("late", "dead")
+LESS_IS_WORSE = {"gain", "days", "messages", "stored_closes", "predicted_closes", "trained_closes"}
 
 
 @dg.multi_asset_check(
@@ -79,10 +80,11 @@ def _all_well(found: Health) -> str:
 
 
 def _worst(findings: Sequence[Finding]) -> dict[str, float]:
-    """The greatest value of each figure, which the UI plots over time."""
+    """The worst value of each figure, which the UI plots over time: the greatest, or the least where less is worse."""
     worst: dict[str, float] = {}
     for finding in findings:
         for name, value in finding.figures.items():
             if isinstance(value, int | float):
-                worst[name] = max(value, worst.get(name, value))
+                worse = min if name in LESS_IS_WORSE else max
+                worst[name] = worse(value, worst.get(name, value))
     return worst

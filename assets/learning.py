@@ -66,22 +66,24 @@ def learning(
     warehouse: WarehouseResource,
     progress: dg.ResourceParam[Progress],
 ) -> Iterator[dg.MaterializeResult]:
-    """Predicts, decides, settles, validates and trains in the order of events, up to the end of the run's months."""
-    from hindsight.decide import decide
+    """Predicts, decides, settles, validates and trains in the order of events, up to the end of the run's months.
+
+    A model that fails stops no other one; the run fails with it once all that was done is told.
+    """
     from hindsight.lessons import learn_each  # torch takes over a second to import
 
     settings, store = load(), warehouse.open()
     covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
     shown = set(settings.streams) - set(settings.predicted_streams)  # recorded for the frames of others
     ends = [(each.stream, each.window.end) for each in covered if each.stream not in shown]
-    reports = learn_each(settings, ends, lambda stream, model: progress.of(stream, f"learning {model}"))
-    reports |= {f"decisions, {stream} until {until:%F %T}": decide(settings, stream, until) for stream, until in ends}
+    taught = learn_each(settings, ends, lambda stream, model: progress.of(stream, f"learning {model}"), scope.now())
     for spec in SPECS:
         add_figures(context, store, spec.key.to_user_string(), covered)
         yield dg.MaterializeResult(
             asset_key=spec.key,
             metadata={
-                **of_run(reports, list(reports.values())),
+                **of_run(taught.reports, list(taught.reports.values())),
                 **standing(store, spec.key.to_user_string()),
             },
         )
+    taught.raise_failures()

@@ -38,6 +38,8 @@ def measure(repeats: int) -> Figure:
 
 def close_by_close() -> dict[str, Any]:
     """Seconds of CLOSES closes, wall and processor, and the medians of their parts."""
+    from copy import deepcopy
+
     import numpy as np
     import torch
 
@@ -58,6 +60,8 @@ def close_by_close() -> dict[str, Any]:
         model: new_learner(model, hyperparameters(market.settings), torch.device("cpu"), blocks[model].shape)
         for model in MODELS
     }
+    for learner in learners.values():  # a champion speaks beside each
+        learner.serving, learner.serving_id = deepcopy(learner.average), 0
     candle = market.labels.candle
     spent: dict[str, list[float]] = defaultdict(list)
 

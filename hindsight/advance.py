@@ -12,16 +12,18 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from hindsight.configured import shape_of
 from hindsight.decide import DecideReport, decide
 from hindsight.errors import LearnerBusy
 from hindsight.exchange.landing import Landing
+from hindsight.inference.shape import frame_shape
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import learn, learn_live
+from hindsight.lessons import MIXTURE, told_apart
 from hindsight.market.streams import EPOCH, Stream
 from hindsight.recall_blocks import A_MINUTE, BOOK_PATIENCE, Shared
 from hindsight.settings import Settings
 from hindsight.store.book_tables import newest_book
+from hindsight.store.failure_tables import note_outcomes
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_levels, in_order
@@ -30,7 +32,6 @@ from hindsight.write import LearnReport
 logger = logging.getLogger(__name__)
 PAUSE = timedelta(milliseconds=50)
 AT_ONCE = 2  # lessons: they share the processors, and take turns at the warehouse
-MIXTURE = "mixture"  # stands for the decision where a model is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,20 @@ class Advanced:
 def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: bool) -> Iterator[Advanced]:
     """Yields the same record twice: when the newest references stand, and when everything is done.
 
-    The failure of one lesson stops no other one; it stands in `failures`. With `leave_pivots`, what a level-2 pivot
-    has just confirmed is left to the run that this pivot starts. Streams without new candles come last: a killed run
-    may have left something of theirs. `clock` shows the venue's time.
+    The failure of one lesson stops no other one; it stands in `failures`, and is noted in the tables until its model
+    succeeds again. With `leave_pivots`, what a level-2 pivot has just confirmed is left to the run that this pivot
+    starts. Streams without new candles come last: a killed run may have left something of theirs. `clock` shows the
+    venue's time. Raises SettingRefused, once the candles are stored, for models that are unknown or read each other in
+    a circle.
+
+    Lessons of one level are waited for together: a model that is slow to predict holds up the decision.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
     advanced = Advanced(_ingest(settings, warehouse, landing, clock))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     shared = {stream: Shared() for stream in fresh}
-    with _lessons(settings, shared, clock, leave_pivots=leave_pivots) as lessons:
+    with _lessons(settings, advanced, shared, clock, leave_pivots=leave_pivots) as lessons:
         _step(settings, advanced, lessons)
         _decide(settings, advanced, shared, clock)
         yield advanced
@@ -67,10 +72,11 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
             left = left_unlearned(con, idle, settings.models)
         late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
     shared = {stream: Shared() for stream in late}
-    with _lessons(settings, shared, clock, leave_pivots=False) as lessons:
+    with _lessons(settings, advanced, shared, clock, leave_pivots=False) as lessons:
         _step(settings, advanced, lessons)
         _decide(settings, advanced, shared, clock)
         _step(settings, advanced, lessons)
+    _note(warehouse, advanced, clock())
     yield advanced
 
 
@@ -78,7 +84,11 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
     """Takes up what has landed, and where frames hold the book, its last second as well, which may be on its way."""
     taken = ingest(warehouse, landing, clock, max_gap=settings.max_gap)
     closed = {stream: one.closed for stream, one in taken.streams.items() if one.closed is not None}
-    with_book = [each for each in settings.predicted_streams if shape_of(settings, each, settings.models[0]).book]
+    shapes = {
+        each: frame_shape(settings.frame, each, lookback=settings.lookback, warmup=settings.warmup)
+        for each in settings.predicted_streams
+    }
+    with_book = [each for each, shape in shapes.items() if shape.book]
     waiting = {stream: closed[stream] for stream in with_book if stream in closed}
     patience = BOOK_PATIENCE * settings.venue_speed
     for _ in range(int(BOOK_PATIENCE / PAUSE) if waiting else 0):
@@ -94,16 +104,28 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
 
 @contextmanager
 def _lessons(
-    settings: Settings, shared: Mapping[Stream, Shared], clock: Callable[[], datetime], *, leave_pivots: bool
+    settings: Settings,
+    advanced: Advanced,
+    shared: Mapping[Stream, Shared],
+    clock: Callable[[], datetime],
+    *,
+    leave_pivots: bool,
 ) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
-    """The lessons of every model on these streams, none of them begun; each is over when the block ends."""
+    """The lessons of every model on these streams, none of them begun; each is over when the block ends.
+
+    A model that cannot be taught at all fails here.
+    """
+    loaded, refused = told_apart(settings)
+    teachable = [model for model in in_order(loaded.models) if model not in refused]
+    for stream in shared:
+        advanced.failures.update({(stream, model): error for model, error in refused.items()})
     with ExitStack() as stack:
         yield {
             (stream, model): stack.enter_context(
-                closing(learn_live(settings, stream, model, clock, leave_pivots=leave_pivots, shared=each))
+                closing(learn_live(loaded, stream, model, clock, leave_pivots=leave_pivots, shared=each))
             )
             for stream, each in shared.items()
-            for model in in_order(settings.models)
+            for model in teachable
         }
 
 
@@ -114,20 +136,31 @@ def learn_from_pivots(
 
     Pivots of streams that nobody predicts are passed over.
     """
-    advanced = Advanced()
+    advanced, loaded, refused = Advanced(), *told_apart(settings)
+    teachable = [model for model in in_order(loaded.models) if model not in refused]
     for stream, close in pivots:
         if stream not in settings.predicted_streams:
             continue
         shared = Shared()
-        for model in in_order(settings.models):
+        advanced.failures.update({(stream, model): error for model, error in refused.items()})
+        for model in teachable:
             try:
-                advanced.lessons[stream, model] = learn(settings, stream, model, close, clock=clock, shared=shared)
+                advanced.lessons[stream, model] = learn(loaded, stream, model, close, clock=clock, shared=shared)
             except LearnerBusy as busy:
                 logger.info("left out: %s", busy)
             except Exception as error:
                 logger.exception("%s, %s", stream, model)
                 advanced.failures[stream, model] = error
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    _note(warehouse, advanced, clock())
     return advanced
+
+
+def _note(warehouse: Warehouse, advanced: Advanced, at: datetime) -> None:
+    """Notes in the tables what failed in a call, and ends what was noted of models that have moved on in it."""
+    well = [key for key, report in advanced.lessons.items() if report.until is not None]
+    well += [(stream, MIXTURE) for stream, report in advanced.decisions.items() if report.until is not None]
+    note_outcomes(warehouse, advanced.failures, [key for key in well if key not in advanced.failures], at)
 
 
 def _decide(
@@ -146,7 +179,8 @@ def _decide(
 
 def _step(settings: Settings, advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]]) -> None:
     """Takes each lesson to its next part, those of models that read none of each other side by side."""
-    for level in in_levels(settings.models):
+    taught = {model for _, model in lessons}
+    for level in in_levels(name for name in settings.models if name in taught):
         chosen = [(key, lesson) for key, lesson in lessons.items() if key[1] in level]
         with ThreadPoolExecutor(max(1, min(len(chosen), AT_ONCE))) as pool:
             for _ in pool.map(lambda each: _next(advanced, *each), chosen):

@@ -14,6 +14,7 @@ HindsightError
 │   └── SegmentUnreadable       a landed segment is truncated, corrupt or of another schema
 └── StopAndFix                a person has to change something first
     ├── SettingRefused          a setting is out of range or contradicts another
+    │   └── ModelUnloadable       a package does not bring the model that it names
     ├── ArchiveUnreadable       a file is truncated, empty, of another schema or another symbol
     ├── HistoryOutOfOrder       history would be inserted before what has already been learned from
     ├── WarehouseUnusable       the DuckDB file is damaged, or the disk is full
@@ -91,6 +92,10 @@ class StopAndFix(HindsightError):
 
 class SettingRefused(StopAndFix):
     """A setting is out of range or contradicts another."""
+
+
+class ModelUnloadable(SettingRefused):
+    """A package does not bring the model that it names: it cannot be imported, or holds something else."""
 
 
 class ArchiveUnreadable(StopAndFix):

@@ -2,35 +2,94 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
+from hindsight.decide import DecideReport, decide
+from hindsight.errors import ModelUnloadable
 from hindsight.learn import Progress, learn
 from hindsight.market.streams import Stream
 from hindsight.settings import Settings
-from hindsight.training.models.registry import in_order
+from hindsight.store.failure_tables import note_outcomes
+from hindsight.store.warehouse import Warehouse
+from hindsight.training.models.registry import in_order, model_of, unloadable
+from hindsight.write import LearnReport
 
 logger = logging.getLogger(__name__)
+MIXTURE = "mixture"  # stands for the decision where a model is named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """What a call did, by what it is about, and what failed, by stream and model, or "mixture"."""
+
+    reports: dict[str, LearnReport | DecideReport] = field(default_factory=dict)
+    failures: dict[tuple[Stream, str], Exception] = field(default_factory=dict)
+
+    def raise_failures(self) -> None:
+        """Raises what was raised, once everything else is done and told; of several, an ExceptionGroup."""
+        failures = list(self.failures.values())
+        if failures:
+            raise failures[0] if len(failures) == 1 else ExceptionGroup(f"{len(failures)} lessons failed", failures)
 
 
 def learn_each(
-    settings: Settings, lessons: Sequence[tuple[Stream, datetime]], heard: Callable[[Stream, str], Progress | None]
-) -> dict[str, Any]:
-    """Takes every model of each stream to its instant, a model after those that it reads; the reports by name.
+    settings: Settings,
+    lessons: Sequence[tuple[Stream, datetime]],
+    heard: Callable[[Stream, str], Progress | None],
+    now: datetime,
+    models: Sequence[str] = (),
+) -> Taught:
+    """Takes every model of each stream to its instant, a model after those that it reads, and decides there.
 
-    Raises what one of them raised once all others are done; of several, an ExceptionGroup.
+    With `models`, those alone. A failure stops no other model, and no decision: it is noted in the tables, as of `now`,
+    for those that would wait for this model (see `given_up`). Raises SettingRefused for models that are unknown or read
+    each other in a circle.
     """
-    reports: dict[str, Any] = {}
-    failures: list[Exception] = []
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
+    chosen = in_order([*settings.models, *(name for name in models if name not in settings.models)])
+    taught, loaded, refused = Taught(), *told_apart(settings)
     for stream, until in lessons:
-        for model in in_order(settings.models):
+        for model in (name for name in chosen if not models or name in models):
+            key = (stream, model)
             try:
-                reports[f"{model}, {stream} until {until:%F %T}"] = learn(
-                    settings, stream, model, until, heard(stream, model)
-                )
+                if model in refused:
+                    raise refused[model]
+                report = learn(loaded, stream, model, until, heard(stream, model))
             except Exception as error:
-                logger.exception("%s, %s", stream, model)
-                failures.append(error)
-    if failures:
-        raise failures[0] if len(failures) == 1 else ExceptionGroup(f"{len(failures)} lessons failed", failures)
-    return reports
+                _fail(taught, warehouse, key, error, now)
+            else:
+                taught.reports[f"{model}, {stream} until {until:%F %T}"] = report
+                note_outcomes(warehouse, {}, [key] if report.until else [], now)
+        try:
+            report = decide(settings, stream, until)
+        except Exception as error:
+            _fail(taught, warehouse, (stream, MIXTURE), error, now)
+        else:
+            taught.reports[f"decisions, {stream} until {until:%F %T}"] = report
+            note_outcomes(warehouse, {}, [(stream, MIXTURE)] if report.until else [], now)
+    return taught
+
+
+def told_apart(settings: Settings) -> tuple[Settings, dict[str, ModelUnloadable]]:
+    """The settings with those models alone that can be loaded, for lessons; and why others cannot be taught.
+
+    A model that reads one that cannot be loaded is among those: how wide its frame is, nobody knows. Raises
+    SettingRefused for an unknown one.
+    """
+    missing = unloadable(settings.models)
+    if not missing:
+        return settings, {}
+    loaded = tuple(name for name in settings.models if name not in missing)
+    refused = dict(missing)
+    for name in loaded:
+        for read in model_of(name).reads:
+            if read in missing:
+                refused[name] = ModelUnloadable(f"model {name!r} reads {read!r}: {missing[read]}")
+    return settings.model_copy(update={"models": loaded}), refused
+
+
+def _fail(taught: Taught, warehouse: Warehouse, key: tuple[Stream, str], error: Exception, now: datetime) -> None:
+    logger.error("%s, %s", *key, exc_info=error)
+    taught.failures[key] = error
+    note_outcomes(warehouse, {key: error}, (), now)

@@ -13,12 +13,11 @@ from hindsight.live_printing import print_live
 from hindsight.model_printing import signed
 from hindsight.status import Status
 from hindsight.store.trading import DAYS
+from hindsight.tracking_printing import LEARNER, print_failures, print_of_learners, print_tracking
 
 if TYPE_CHECKING:
     from hindsight.remake import Remade  # imports torch, which takes over a second
 
-NAMES_WIDTH, LEARNER_WIDTH = 28, 25  # of a column of facts, and of one per model and stream
-LEARNER = ("model", "venue", "symbol", "timeframe")
 PIVOT_TYPES = ("L2L", "L2H", "L3L", "L3H")
 PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight.inference.predictions
     *("probability of up", "log return of open", "… of high", "… of low", "… of close"),
@@ -29,7 +28,7 @@ PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight
 
 
 def print_status(status: Status, console: Console) -> None:
-    """What is stored; per model and stream, what it has come to and how it compares with the baselines; what was
+    """What is stored; per model and stream, what it has come to, over time and beside the baselines; what was
     decided; the feed."""
     if status.stored.is_empty():
         console.print("Nothing is stored yet. Start with [b]hindsight demo[/b] or [b]hindsight backfill --help[/b].")
@@ -37,10 +36,9 @@ def print_status(status: Status, console: Console) -> None:
         return
     print_facts(console, "Stored", _stored_facts(status), _streams(status.stored))
     learners = status.learned.select(LEARNER).rows()
-    facts, fitting = _learned_facts(status), max(1, (console.width - NAMES_WIDTH) // LEARNER_WIDTH)
-    for some in (slice(start, start + fitting) for start in range(0, len(learners), fitting)):
-        told = {name: values[some] for name, values in facts.items()}
-        print_facts(console, "Learned", told, [f"{m}\n{v} {s} {t}" for m, v, s, t in learners[some]])
+    print_of_learners(console, "Learned", _learned_facts(status), learners)
+    print_tracking(console, status.skills, status.drifts)
+    print_failures(console, status.failures)
     print_refused(console, status.refused)
     for learner in learners:
         _print_scores(console, learner, _of(status.scores, learner))

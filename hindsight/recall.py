@@ -34,7 +34,7 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.tape_changes import pivots_for
 from hindsight.store.training_tables import first_step, kept_checkpoints, newest_step, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.checkpoints import load
+from hindsight.training.checkpoints import Tensors, load
 from hindsight.training.learner import Learner, new_learner, restore
 from hindsight.training.loop import train
 from hindsight.training.memory import Memory
@@ -271,7 +271,8 @@ def recall_lineage(
     """The nearest checkpoint at or before step `number`, and the records of the steps since.
 
     Of frames of `shape`, which is that of the settings where none is given: older lineages had others. A checkpoint
-    that cannot be read, or that is of another schema, is refused by name and the next older one is tried.
+    that cannot be read, that is not finite, or that is of another schema, is refused by name and the next older one is
+    tried.
     """
     shape = shape or shape_of(settings, stream, model)
     schema = schema_hash(model_of(model).text, shape)
@@ -280,7 +281,7 @@ def recall_lineage(
     for base, file in kept_checkpoints(con, model, stream, number):
         try:
             learner = new_learner(model, hyper, device, shape)
-            restore(learner, load(settings.checkpoints_path / file, schema), base)
+            restore(learner, _finite(load(settings.checkpoints_path / file, schema), file), base)
             break
         except (SchemaMismatch, CheckpointUnreadable) as refusal:
             logger.warning("%s: %s", stream, refusal)
@@ -301,6 +302,17 @@ def recall_lineage(
         learner=learner,
         stretches=stretches,
     )
+
+
+def _finite(tensors: Tensors, file: str) -> Tensors:
+    """The tensors themselves. Raises CheckpointUnreadable where a number of them is none: nothing comes of those."""
+    for name, values in tensors.items():
+        if not bool(values.isfinite().all()):
+            raise CheckpointUnreadable(
+                f"checkpoint {file} cannot be used: its {name} is not finite. Delete it: the weights are brought back"
+                " from an earlier snapshot and the training steps since"
+            )
+    return tensors
 
 
 def relive(lineage: Lineage) -> Learner:

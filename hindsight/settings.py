@@ -123,11 +123,7 @@ class Settings(BaseSettings):
     ] = 0.45
     minimum_confidence: Annotated[
         float,
-        Field(
-            ge=0.5,
-            lt=1,
-            description="probability of the likelier side below which the decision is to hold, at any threshold",
-        ),
+        Field(ge=0.5, lt=1, description="probability of the likelier side below which every decision is to hold"),
     ] = 0.525
     fee: Annotated[
         float, Field(ge=0, lt=0.1, description="share of what is traded that the venue takes; the DQN trades on paper")

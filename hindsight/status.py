@@ -1,6 +1,6 @@
 """How things stand: what is stored, what is due, what serves, how well it has predicted, and how live it all is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,7 +10,9 @@ from hindsight.health.report import Health, health
 from hindsight.market.streams import Stream
 from hindsight.settings import Settings
 from hindsight.store import closes, summaries
+from hindsight.store.failure_tables import read_model_failures
 from hindsight.store.promotion_tables import last_looks, read_promotions
+from hindsight.store.skills import SkillStanding, read_skill
 from hindsight.store.summaries import trend_stats
 from hindsight.store.trading import trading_scores
 from hindsight.store.training_tables import read_checkpoints
@@ -21,7 +23,7 @@ __all__ = ["ModelStatus", "Status", "model_status", "status", "trend_stats"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One frame per question; `stored` has a row per stream, the others one or more per model and stream."""
+    """One answer per question; `stored` has a row per stream, the others one or more per model and stream."""
 
     stored: pl.DataFrame
     learned: pl.DataFrame
@@ -29,6 +31,9 @@ class Status:
     checkpoints: pl.DataFrame
     looks: pl.DataFrame
     scores: pl.DataFrame
+    skills: Sequence[SkillStanding]
+    drifts: pl.DataFrame
+    failures: pl.DataFrame
     trading: pl.DataFrame
     refused: pl.DataFrame
     decisions: pl.DataFrame  # a row per stream, as far as it has decisions
@@ -51,13 +56,17 @@ def status(settings: Settings) -> Status:
     """Everything `hindsight status` prints, read in one turn at the warehouse after its health."""
     live = health(settings, venue_clock(settings.heartbeat_path)())
     with _warehouse(settings).reading() as con:
+        learned = summaries.learned(con)
         return Status(
             stored=summaries.stored(con),
-            learned=summaries.learned(con),
+            learned=learned,
             trends=summaries.trend_stats(con),
             checkpoints=summaries.checkpoints_held(con),
             looks=last_looks(con),
             scores=summaries.scores(con),
+            skills=[read_skill(con, _stream(row), row["model"]) for row in learned.iter_rows(named=True)],
+            drifts=summaries.drifts_found(con),
+            failures=read_model_failures(con),
             trading=trading_scores(con),
             refused=closes.frames_refused(con),
             decisions=closes.decisions_made(con),
@@ -80,6 +89,10 @@ def model_status(settings: Settings, streams: Sequence[Stream]) -> list[ModelSta
             for stream in streams
             for model in settings.models
         ]
+
+
+def _stream(row: Mapping[str, str]) -> Stream:
+    return Stream(venue=row["venue"], symbol=row["symbol"], timeframe=row["timeframe"])
 
 
 def _warehouse(settings: Settings) -> Warehouse:

@@ -5,6 +5,7 @@ event (a training step needs the outcomes of this close, the next prediction the
 function of the domain and one op here; what can stand apart is what was due before it and how things stand after it.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -49,47 +50,44 @@ class Lesson(dg.Config):
 @dg.op
 def due(context: dg.OpExecutionContext, config: Lesson, warehouse: WarehouseResource) -> list[list[str]]:
     """The [stream, model, until] to learn: those asked for that have recorded candles."""
-    from hindsight.training.models.registry import in_order  # torch takes over a second to import
-
     settings = load()
     with warehouse.open().reading() as con:
         stored, learned = summaries.stored(con), summaries.learned(con)
     context.add_output_metadata({"stored": as_table(stored), "due": as_table(learned)})
     until = (instant(config.until) or datetime.now(UTC)).isoformat()
     streams = [config.stream] if config.stream else [str(stream) for stream in settings.predicted_streams]
-    models = [config.model] if config.model else in_order(settings.models)
+    models = [config.model] if config.model else settings.models
     return [[stream, model, until] for stream in streams for model in models]
 
 
-@dg.op
-def join_validate_train_checkpoint(lessons: list[list[str]]) -> list[str]:
-    """Joins references to outcomes, validates trend lines, trains and checkpoints, all in the order of events."""
-    from hindsight.decide import decide
-    from hindsight.learn import learn as learn_in_hindsight  # torch takes over a second to import
+@dg.op(out={"learned": dg.Out(list[str]), "failed": dg.Out(list[str])})
+def join_validate_train_checkpoint(lessons: list[list[str]]) -> tuple[list[str], list[str]]:
+    """Joins references to outcomes, validates trend lines, trains and checkpoints, all in the order of events: what
+    was done, and what has failed meanwhile."""
+    from hindsight.lessons import learn_each  # torch takes over a second to import
 
-    settings = load()
-    reports = [
-        str(learn_in_hindsight(settings, Stream.parse(stream), model, datetime.fromisoformat(until)))
-        for stream, model, until in lessons
-    ]
     ends = {Stream.parse(stream): datetime.fromisoformat(until) for stream, _, until in lessons}
-    return reports + [str(decide(settings, stream, until)) for stream, until in ends.items()]
+    models = list(dict.fromkeys(model for _, model, _ in lessons))
+    taught = learn_each(load(), list(ends.items()), lambda *_: None, datetime.now(UTC), models)
+    failed = [f"{model}, {stream}: {error!r}" for (stream, model), error in taught.failures.items()]
+    return [f"{about}: {done}" for about, done in taught.reports.items()], failed
 
 
 @dg.op
-def report(context: dg.OpExecutionContext, warehouse: WarehouseResource, learned: list[str]) -> None:
-    """How things stand now: trends, scores against the baselines, checkpoints."""
+def report(warehouse: WarehouseResource, learned: list[str], failed: list[str]) -> Iterator[dg.Output[None]]:
+    """How things stand now: trends, scores against the baselines, checkpoints. Fails, then, with what has failed."""
     with warehouse.open().reading() as con:
-        context.add_output_metadata(
-            {
-                "learned": learned,
-                "trend_stats": as_table(summaries.trend_stats(con)),
-                "scores": as_table(summaries.scores(con)),
-                "checkpoints": as_table(summaries.checkpoints_held(con)),
-            }
-        )
+        figures = {
+            "learned": learned,
+            "trend_stats": as_table(summaries.trend_stats(con)),
+            "scores": as_table(summaries.scores(con)),
+            "checkpoints": as_table(summaries.checkpoints_held(con)),
+        }
+    yield dg.Output(None, metadata=figures)
+    if failed:
+        raise dg.Failure("\n".join(failed), allow_retries=False)
 
 
 @dg.job(description="Learns what the recorded candles have answered: predict, settle, validate, train, checkpoint.")
 def learn() -> None:
-    report(learned=join_validate_train_checkpoint(due()))
+    report(*join_validate_train_checkpoint(due()))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from hindsight.configured import schema_of, shape_of
-from hindsight.errors import LearnerBusy, ModelBroken, SchemaMismatch, SettingRefused
+from hindsight.errors import LearnerBusy, SchemaMismatch, SettingRefused
 from hindsight.exchange.sources import open_source
 from hindsight.inference.evidence import MINIMUM_BLOCKS
 from hindsight.inference.predictions import SERVED, log_loss
@@ -382,17 +382,26 @@ def spoil(file: Path) -> None:
     save_file(weights, file, metadata={"schema_hash": "unread"})
 
 
-def test_weights_that_are_not_finite_never_serve(reigning: Settings, copy_home: Callable, table: Callable):
-    """Trap 28: neither by hand nor by a look, whatever a file holds."""
-    settings, stream, before = copy_home(reigning), reigning.streams[0], promotions(reigning, table)
-    latest = here(settings, table).filter("is_latest").row(0, named=True)
-    spoil(settings.checkpoints_path / latest["file"])
-    with pytest.raises(ModelBroken, match=f"checkpoint {latest['checkpoint_id']} is not finite"):
-        set_serving(settings, "cnn", stream, latest["checkpoint_id"])
-    with pytest.raises(ModelBroken):
-        until(settings, SECOND)
-    assert promotions(settings, table).equals(before)
-    assert here(settings, table).filter("is_serving").equals(here(reigning, table).filter("is_serving"))
+@pytest.mark.parametrize("flag", ["is_latest", "is_serving"])
+def test_weights_that_are_not_finite_never_serve_and_are_brought_back_from_older_ones(
+    reigning: Settings, copy_home: Callable, table: Callable, caplog: pytest.LogCaptureFixture, flag: str
+):
+    """Trap 28: whatever a file holds, the rows are those of a home in which it is whole."""
+    settings, whole, stream = copy_home(reigning), copy_home(reigning), reigning.streams[0]
+    spoiled = here(settings, table).filter(flag).row(0, named=True)
+    file = settings.checkpoints_path / spoiled["file"]
+    expected = weights_of(file)
+    spoil(file)
+    for each in (settings, whole):
+        until(each, SECOND)
+    refused = f"checkpoint {spoiled['file']} cannot be used: its average."
+    assert any(refused in record.getMessage() for record in caplog.records)
+    same(settings, whole, table)
+    for name, order in (("training_steps", "step"), ("outcomes", "settled_at, made_at, kind"), ("checkpoints", "file")):
+        assert table(settings, name, order).equals(table(whole, name, order)), name
+    assert set_serving(settings, "cnn", stream, spoiled["checkpoint_id"]).is_brought_back
+    found = weights_of(file)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_file_that_cannot_be_read_is_made_again_from_the_steps(

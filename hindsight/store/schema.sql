@@ -298,6 +298,17 @@ create table if not exists learned_until (       -- watermark of steps 2 to 4 of
     until timestamptz not null           -- every close at or before this has been predicted, settled and trained on
 );
 
+create table if not exists model_failures (      -- lessons and decisions that raised: a row per model, stream and error
+    model varchar not null,              -- `mixture` where it was the decision
+    venue varchar not null, symbol varchar not null, timeframe varchar not null,
+    error varchar not null,              -- the class of the exception
+    message varchar not null,            -- of the last time
+    is_its_own boolean not null,         -- the model is at fault, and not the machine or a setting
+    times integer not null,
+    first_at timestamptz not null, last_at timestamptz not null,         -- by the clock of whoever caught it
+    ended_at timestamptz                 -- it has done what was due since; null while it fails
+);
+
 create table if not exists scores (      -- prequential sums per UTC day of made_at: the models and their baselines
     model varchar not null, venue varchar not null, symbol varchar not null, timeframe varchar not null,
     day date not null, target varchar not null, predictor varchar not null,

@@ -1,126 +1,16 @@
-"""What is stored, in a few rows: read by `hindsight status` and plotted by Dagster beside each partition."""
+"""What is stored, in a few rows: read by `hindsight status`, and shown by Dagster beside each asset."""
 
 from datetime import datetime
 
 import duckdb
 import polars as pl
 
-from hindsight.market.streams import Stream, Window
+from hindsight.market.streams import Stream
 from hindsight.store.calibration import calibration
 from hindsight.store.rows import OF_STREAM, select, stream_key
 from hindsight.store.trading import DAYS
 
 BLOCK_BYTES = 262_144
-
-# Each is asked for one window of one stream and returns one row per UTC month: `month` and what the UI plots of it.
-# Months are taken of plain timestamps: of a timestamptz they go through the calendar of a time zone, ten times slower.
-BY_MONTH = {
-    "candles": """
-        with held as (
-          select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as rows,
-                 count(*) filter (revision > 0) as revised
-          from candles
-          where {of_stream} and open_time >= $start and open_time < $end
-          group by start_of_month),
-        holes as (
-          select date_trunc('month', make_timestamp(epoch_us(start_time))) as start_of_month, sum(candles) as missing
-          from gaps
-          where {of_stream}
-          group by start_of_month),
-        turned_away as (
-          select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as refused
-          from refused_candles
-          where {of_stream}
-          group by start_of_month)
-        select strftime(start_of_month, '%Y-%m') as month, rows, revised,
-               coalesce(missing, 0)::bigint as missing_candles, coalesce(refused, 0) as refused_candles
-        from held
-        left join holes using (start_of_month)
-        left join turned_away using (start_of_month)
-        order by month""",
-    "indicators": """
-        select strftime(make_timestamp(epoch_us(open_time)), '%Y-%m') as month,
-               count(*) as rows, count(*) filter (adx_14 is null) as not_warm
-        from indicators
-        where {of_stream} and open_time >= $start and open_time < $end
-        group by month
-        order by month""",
-    "pivots": """
-        select strftime(make_timestamp(epoch_us(confirmed_at)), '%Y-%m') as month, count(*) as rows,
-               count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
-               count(*) filter (level = 3) as level_3, count(*) filter (level = 4) as level_4,
-               count(*) filter (level = 5) as level_5
-        from pivots
-        where {of_stream} and confirmed_at >= $start and confirmed_at < $end
-        group by month
-        order by month""",
-    "inference_references": """
-        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month,
-               count(*) as rows, avg(action_confidence) as mean_confidence
-        from inference_references
-        where {of_stream} and made_at >= $start and made_at < $end
-        group by month
-        order by month""",
-    "decisions": """
-        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month, count(*) as rows,
-               avg((action = 'buy')::int) as bought, avg((action = 'sell')::int) as sold,
-               avg((used = 'mixture')::int) as by_mixture, avg(probability) as mean_probability
-        from decisions
-        where {of_stream} and made_at >= $start and made_at < $end
-        group by month
-        order by month""",
-    "outcomes": """
-        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
-               count(*) filter (status = 'unusable') as unusable,
-               avg(is_correct::int) filter (kind = 'candle') as direction_accuracy,
-               avg(log_loss) filter (kind = 'candle') as direction_log_loss,
-               avg(is_correct::int) filter (is_next) as next_pivot_accuracy,
-               avg(log_loss) filter (is_next) as next_pivot_log_loss
-        from outcomes
-        where {of_stream} and settled_at >= $start and settled_at < $end
-        group by month
-        order by month""",
-    "trend_validations": """
-        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
-               count(*) filter (status = 'expired') as expired,
-               avg(is_correct::int) as trend_accuracy, avg(log_loss) as trend_log_loss,
-               count(*) filter (priority = 'high') as high_priority
-        from trend_validations
-        where {of_stream} and settled_at >= $start and settled_at < $end
-        group by month
-        order by month""",
-    "checkpoints": """
-        select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month,
-               count(*) as training_steps, avg(loss) as loss,
-               avg(loss_action) as loss_action, avg(loss_candle) as loss_candle,
-               avg(nullif(loss_trend, 0)) as loss_trend, avg(loss_pivot) as loss_pivot, avg(loss_value) as loss_value,
-               count(*) / nullif(sum(seconds), 0) as steps_per_second
-        from training_steps
-        where {of_stream} and event_time >= $start and event_time < $end
-        group by month
-        order by month""",
-}
-
-
-def by_month(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window: Window) -> pl.DataFrame:
-    """One row per UTC month of `window`: `month` (2024-01) and the figures of `table`, one of BY_MONTH."""
-    sql = BY_MONTH[table].replace("{of_stream}", OF_STREAM)
-    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
-
-
-def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
-    """Per month, model, target and predictor (the model and its baselines): accuracy, log loss, regression loss."""
-    sql = """
-        select strftime(day, '%Y-%m') as month, model, target, predictor,
-               sum(correct) / nullif(sum(settled) filter (correct is not null), 0) as accuracy,
-               sum(log_loss_sum) / nullif(sum(settled) filter (log_loss_sum is not null), 0) as log_loss,
-               sum(regression_loss_sum)
-                 / nullif(sum(settled) filter (regression_loss_sum is not null), 0) as regression_loss
-        from scores
-        where {of_stream} and day >= $start::date and day <= $end::date
-        group by all
-        order by all""".replace("{of_stream}", OF_STREAM)
-    return select(con, sql, **stream_key(stream), start=window.start, end=window.end)
 
 
 def decision_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
@@ -320,6 +210,24 @@ def scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     keys = ["model", "venue", "symbol", "timeframe", "target", "predictor"]
     error = calibration(con).select(*keys[:-1], "expected_calibration_error", predictor=pl.lit("model"))
     return select(con, sql).join(error, on=keys, how="left", maintain_order="left")
+
+
+def drifts_found(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per model and stream: drifts, the steps that they triggered, and of the last one when it was known, who found it,
+    the loss before and after it, and its own steps.
+    """
+    return select(
+        con,
+        """
+        select model, venue, symbol, timeframe, count(*) as drifts, sum(steps)::bigint as retrain_steps,
+               max(event_time) as last_drift, max_by(detector, event_time) as detector,
+               max_by(loss_before, event_time) as loss_before, max_by(loss_after, event_time) as loss_after,
+               max_by(steps, event_time) as its_steps
+        from drifts
+        group by model, venue, symbol, timeframe
+        order by model, venue, symbol, timeframe
+        """,
+    )
 
 
 def bytes_per_reference(con: duckdb.DuckDBPyConnection) -> float | None:

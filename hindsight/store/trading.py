@@ -6,27 +6,12 @@ import duckdb
 import polars as pl
 
 from hindsight.inference.trading import TradingSums, combine
-from hindsight.store.rows import select
+from hindsight.market.streams import Stream, Window
+from hindsight.store.rows import OF_STREAM, select, stream_key
 
 DAYS = 30  # UTC days that are looked back on, the newest among them
 LEARNER = ("model", "venue", "symbol", "timeframe")
 SUMS = tuple(field.name for field in fields(TradingSums))
-
-
-def trading_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Per model and stream: its first of the newest DAYS days, and what trading came to since (see `TradingSums`).
-
-    decisions, net_return, sharpe (per year), max_drawdown, hit_rate, turnover (units per day), time_in_market.
-    """
-    return pl.DataFrame(
-        [
-            {**dict(zip(LEARNER, learner, strict=True)), "since": days["day"][0], **_figures(days)}
-            for learner, days in _sums_by_day(con).group_by(LEARNER, maintain_order=True)
-        ],
-        schema={**dict.fromkeys(LEARNER, pl.String), "since": pl.Date, **FIGURES},
-    )
-
-
 FIGURES = {
     "decisions": pl.Int64,
     "net_return": pl.Float64,
@@ -36,6 +21,35 @@ FIGURES = {
     "turnover": pl.Float64,
     "time_in_market": pl.Float64,
 }
+
+
+def trading_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    """Per model and stream: its first of the newest DAYS days, and what trading came to since (see `TradingSums`).
+
+    decisions, net_return, sharpe (per year), max_drawdown, hit_rate, turnover (units per day), time_in_market. However
+    long it has traded, no more than those days are read.
+    """
+    newest = f"made_at >= (select date_trunc('day', max(made_at)) - interval {DAYS - 1} days from experiences)"
+    return pl.DataFrame(
+        [
+            {**dict(zip(LEARNER, learner, strict=True)), "since": days["day"][0], **_figures(days)}
+            for learner, days in _sums_by_day(con, newest).group_by(LEARNER, maintain_order=True)
+        ],
+        schema={**dict.fromkeys(LEARNER, pl.String), "since": pl.Date, **FIGURES},
+    )
+
+
+def trading_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
+    """The same figures per UTC month of `window` (`month`: 2024-01) and model that trades on `stream`."""
+    asked = f"{OF_STREAM} and made_at >= $start and made_at < $end"
+    days = _sums_by_day(con, asked, **stream_key(stream), start=window.start, end=window.end)
+    return pl.DataFrame(
+        [
+            {"month": month, "model": model, **_figures(part)}
+            for (month, model), part in days.group_by(pl.col("day").dt.strftime("%Y-%m"), "model", maintain_order=True)
+        ],
+        schema={"month": pl.String, "model": pl.String, **FIGURES},
+    ).sort("month", "model")
 
 
 def _figures(days: pl.DataFrame) -> dict[str, float | None]:
@@ -53,10 +67,9 @@ def _figures(days: pl.DataFrame) -> dict[str, float | None]:
     return {name: value if value == value else None for name, value in found.items()}
 
 
-def _sums_by_day(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """The sums of `TradingSums` per model, stream and UTC day, and `step_ms`, how long a position is held at least.
-
-    However long it has traded, no more than the newest DAYS days are read.
+def _sums_by_day(con: duckdb.DuckDBPyConnection, asked: str, **params: object) -> pl.DataFrame:
+    """The sums of `TradingSums` per model, stream and UTC day, and `step_ms`, how long a position is held at least, of
+    the experiences that are `asked` for.
     """
     return select(
         con,
@@ -68,7 +81,7 @@ def _sums_by_day(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
                  abs(action - previous) as turnover,
                  if(reward > -1, ln(1 + reward::double), '-infinity'::double) as growth
           from experiences
-          where made_at >= (select date_trunc('day', max(made_at)) - interval {DAYS - 1} days from experiences)),
+          where {asked}),
         stood as (
           select *, sum(growth) over so_far as equity
           from steps
@@ -86,4 +99,5 @@ def _sums_by_day(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
         group by all
         order by all
         """,
+        **params,
     )

@@ -14,7 +14,7 @@ from hindsight.errors import HindsightError, WarehouseLocked, WarehouseNewer, Wa
 from hindsight.store import lock
 from hindsight.store.engine import attach, detach
 
-VERSION = 4  # of schema.sql; raise it with every change there
+VERSION = 5  # of schema.sql; raise it with every change there
 LONGEST_PAUSE_SECONDS = 0.25
 
 

@@ -30,10 +30,12 @@ def test_an_asset_materialises_in_the_partition_of_its_month(chain, asset: str) 
         pytest.param("candles", {"rows", "missing_candles", "revised"}, id="candles"),
         pytest.param("indicators", {"rows", "not_warm"}, id="indicators"),
         pytest.param("pivots", {"rows", "level_1", "level_2", "level_3", "level_4", "level_5"}, id="pivots"),
-        pytest.param("inference_references", {"rows", "bytes_per_reference"}, id="references"),
+        pytest.param("inference_references", {"rows", "bytes_per_reference", "refused_frames"}, id="references"),
         pytest.param("outcomes", {"rows", "direction_accuracy", "action_log_loss_always_up"}, id="outcomes"),
+        pytest.param("outcomes", {"action_calibration_error_transformer"}, id="calibration"),
         pytest.param("trend_validations", {"rows", "trend_accuracy"}, id="trends"),
         pytest.param("checkpoints", {"training_steps", "loss_candle", "steps_per_second"}, id="checkpoints"),
+        pytest.param("checkpoints", {"drifts", "retrain_steps", "looks", "promotions"}, id="changes"),
     ],
 )
 def test_an_asset_reports_figures_that_the_ui_plots(chain, asset: str, figures: set[str]) -> None:

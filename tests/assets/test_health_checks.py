@@ -7,12 +7,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.health_checks import QUESTIONS, evaluations
+from assets.health_checks import QUESTIONS, answer, evaluations
+from hindsight.health.findings import calls, off, ok
 from hindsight.health.report import Health
 from hindsight.settings import Settings, load
+from hindsight.store.standings import Standings
 from pipelines.definitions import defs
 
 NAMES = set(QUESTIONS)
+NOWHERE = Standings(streams=(), learners=(), books=())
 
 
 @pytest.fixture
@@ -89,6 +92,23 @@ def test_what_is_reported_without_a_run_has_a_check_each(tmp_path: Path):
     keys = {dg.AssetCheckKey(each.asset_key, each.check_name) for each in found}
     assert keys <= defs.resolve_asset_graph().asset_check_keys
     assert {each.check_name for each in found} == NAMES
+
+
+def test_the_worst_model_is_plotted_whether_it_has_the_most_or_the_least():
+    findings = [
+        ok("skill", "good", "It gains.", {"skill": "there", "gain": 0.02, "gain_error": 0.001, "days": 28}),
+        calls(
+            "skill", "bad", "late", "It does not.", {"skill": "none", "gain": -0.01, "gain_error": 0.004, "days": 20}
+        ),
+        off("skill", "new", "It will be seen.", {"skill": "too early", "days": 3}),
+    ]
+    found = Health(now=datetime(2024, 3, 2, tzinfo=UTC), findings=findings, tables=NOWHERE)
+    told = answer(found, ["skill"])["metadata"]
+    assert {name: told[name] for name in ("gain", "gain_error", "days")} == {
+        "gain": -0.01,
+        "gain_error": 0.004,
+        "days": 3,
+    }
 
 
 @pytest.mark.parametrize("job", ["backfill", "advance", "train_on_pivot"])

@@ -283,6 +283,15 @@ def test_the_checkpoints_of_an_older_hindsight_are_ranked_by_the_only_metric_the
             assert "prequential_loss" not in con.sql("from checkpoints").columns
 
 
+def test_a_home_of_version_4_gets_a_table_of_failures(warehouse: Warehouse):
+    with warehouse.writing() as con:
+        con.execute("drop table model_failures")
+        con.execute("update warehouse_version set version = 4")
+    with warehouse.reading() as con:
+        assert con.execute("select count(*) from model_failures").fetchall() == [(0,)]
+        assert con.execute("select version from warehouse_version").fetchall() == [(VERSION,)]
+
+
 def test_a_file_of_a_newer_duckdb_is_refused(warehouse: Warehouse):
     assert count(warehouse) == 0
     content = bytearray(warehouse.path.read_bytes())

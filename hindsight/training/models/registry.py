@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from hindsight.errors import SettingRefused
+from hindsight.errors import ModelUnloadable, SettingRefused
 from hindsight.inference.completeness import OPTIONAL
 from hindsight.inference.shape import FrameShape
 from hindsight.training.metrics import LOG_LOSS, Metric
@@ -62,7 +62,8 @@ class Model:
 
 @cache
 def model_of(name: str) -> Model:
-    """The model of that name. Raises SettingRefused for one that is unknown, or that another package cannot bring."""
+    """The model of that name. Raises SettingRefused for one that is unknown, ModelUnloadable for one that another
+    package names and cannot bring."""
     if name in OURS:
         return import_module(OURS[name]).MODEL
     theirs = {point.name: point for point in entry_points(group=GROUP)}
@@ -72,9 +73,9 @@ def model_of(name: str) -> Model:
     try:
         model = theirs[name].load()
     except Exception as error:  # whatever that package may raise
-        raise SettingRefused(f"model {name!r} cannot be loaded from {theirs[name].value}: {error!r}") from error
+        raise ModelUnloadable(f"model {name!r} cannot be loaded from {theirs[name].value}: {error!r}") from error
     if not isinstance(model, Model):
-        raise SettingRefused(f"model {name!r}: expected {theirs[name].value} to be a Model, found {type(model)}")
+        raise ModelUnloadable(f"model {name!r}: expected {theirs[name].value} to be a Model, found {type(model)}")
     return model
 
 
@@ -89,7 +90,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 def in_levels(names: Iterable[str]) -> list[list[str]]:
     """The same, level by level: those of one level read none of each other, and may run side by side."""
     chosen = list(names)
-    graph = TopologicalSorter({name: [read for read in model_of(name).reads if read in chosen] for name in chosen})
+    graph = TopologicalSorter({name: [read for read in _reads(name) if read in chosen] for name in chosen})
     try:
         graph.prepare()
     except CycleError as error:
@@ -99,3 +100,19 @@ def in_levels(names: Iterable[str]) -> list[list[str]]:
         levels.append(sorted(graph.get_ready(), key=chosen.index))
         graph.done(*levels[-1])
     return levels
+
+
+def unloadable(names: Iterable[str]) -> dict[str, ModelUnloadable]:
+    """Of the models those that their packages cannot bring, and why. Raises SettingRefused for an unknown one."""
+    found = {}
+    for name in names:
+        try:
+            model_of(name)
+        except ModelUnloadable as error:
+            found[name] = error
+    return found
+
+
+def _reads(name: str) -> tuple[str, ...]:
+    """Whom a model reads; of one that cannot be loaded nobody knows, and its place in the order is as good as any."""
+    return () if unloadable([name]) else model_of(name).reads

@@ -1,0 +1,447 @@
+"""The failure of one model stops no other one: it is masked, counted, and over as soon as the model is well again.
+
+Another package brings them: `loud` raises while a file is there, and `reader` reads it; `absent` is of a module that
+cannot be imported while another file is there, and `listener` reads that one.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from hindsight.advance import Advanced, advance, learn_from_pivots
+from hindsight.errors import ModelUnloadable, SettingRefused
+from hindsight.exchange.landing import Landing
+from hindsight.exchange.sources import open_source
+from hindsight.lessons import MIXTURE, Taught, learn_each
+from hindsight.market.streams import Window, to_ms
+from hindsight.settings import Settings, load
+from hindsight.store.failure_tables import read_model_failures
+from hindsight.store.warehouse import Warehouse
+from hindsight.training.models.registry import in_levels, model_of, unloadable
+from hindsight.verify import references_not_resolving
+from pipelines.backfill import run_job
+from pipelines.definitions import defs
+from pipelines.home.instance import open_instance
+from resources.progress import silence
+
+MINUTE = timedelta(minutes=1)
+START, END = datetime(2024, 2, 29, 14, tzinfo=UTC), datetime(2024, 2, 29, 18, tzinfo=UTC)
+HISTORY = START + 180 * MINUTE
+QUICK = {"lookback": 60, "warmup": 60, "trend_ttl": 10, "predict_every": 1, "train_every": 15, "snapshot_every": 10}
+LEARNED = {
+    "inference_references": "model, made_at",
+    "outcomes": "model, settled_at, made_at, kind",
+    "trend_validations": "model, settled_at, made_at",
+    "training_steps": "model, step",
+    "learned_until": "model",
+}
+BRITTLE = '''
+"""A model that raises while the file beside it is there, and one that reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hindsight.training.models.opinion import Opinion
+from hindsight.training.models.registry import Model
+from hindsight.training.views import sizes_of, views
+
+HURT = Path(__file__).with_name("hurt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    width: int = 4
+    is_loud: bool = False
+
+
+class Brittle(nn.Module):
+    def __init__(self, config, shape):
+        super().__init__()
+        self.shape, self.config, sizes = shape, config, sizes_of(shape)
+        self.hidden = nn.Linear(sum(channels for _, channels in sizes.sequences) + sizes.context, config.width)
+        self.heads = Opinion(config.width)
+        self.heads.hold_none()
+
+    def forward(self, frame):
+        if self.config.is_loud and HURT.exists():
+            raise ZeroDivisionError("it hurts")
+        seen = views(frame, self.shape)
+        return self.heads(self.hidden(torch.cat([*(each[:, -1] for each in seen.sequences), seen.context], dim=1)))
+
+
+LOUD = Model(config=Config(is_loud=True), build=Brittle)
+READER = Model(config=Config(), build=Brittle, reads=("loud",))
+'''
+ABSENT = """
+from pathlib import Path
+
+import brittle
+
+if Path(__file__).with_name("away").exists():
+    raise ImportError("a library of its own is away")
+MODEL = brittle.Model(config=brittle.Config(width=3), build=brittle.Brittle)
+"""
+POINTS = "loud = brittle:LOUD\nreader = brittle:READER\nabsent = absent:MODEL\nlistener = absent_too:LISTENER\n"
+ABSENT_TOO = (
+    "import brittle\nLISTENER = brittle.Model(config=brittle.Config(), build=brittle.Brittle, reads=('absent',))"
+)
+
+
+class Package:
+    """What the tests do to the package of these models."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def is_hurt(self, hurt: bool) -> None:
+        self._mark("hurt", hurt)
+
+    def is_away(self, away: bool) -> None:
+        self._mark("away", away)
+        sys.modules.pop("absent", None)
+        model_of.cache_clear()
+
+    def _mark(self, name: str, there: bool) -> None:
+        mark = self.folder / name
+        mark.touch() if there else mark.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
+    """The package, where Python finds it."""
+    folder = tmp_path_factory.mktemp("package")
+    for name, text in (("brittle", BRITTLE), ("absent", ABSENT), ("absent_too", ABSENT_TOO)):
+        (folder / f"{name}.py").write_text(text)
+    info = folder / "brittle-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brittle\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[hindsight.models]\n{POINTS}")
+    sys.path.insert(0, str(folder))
+    model_of.cache_clear()
+    yield Package(folder)
+    sys.path.remove(str(folder))
+    for name in ("brittle", "absent", "absent_too"):
+        sys.modules.pop(name, None)
+    model_of.cache_clear()
+
+
+@pytest.fixture
+def package(installed: Package) -> Iterator[Package]:
+    """The package, whose models are well before and after a test."""
+    yield installed
+    installed.is_hurt(False)
+    installed.is_away(False)
+
+
+@pytest.fixture
+def fresh(venue_home: Settings, tmp_path: Path, package: Package) -> Callable[..., Settings]:
+    """Makes an empty home with some models."""
+
+    def make(name: str, *models: str) -> Settings:
+        return venue_home.model_copy(update={"home": tmp_path / name, "models": models, **QUICK})
+
+    return make
+
+
+def warehouse(settings: Settings) -> Warehouse:
+    return Warehouse(path=settings.warehouse_path, lock_timeout_seconds=30)
+
+
+def land(settings: Settings, start: datetime, end: datetime) -> None:
+    """Lands what the venue delivered in (start, end]."""
+    stream = settings.streams[0]
+    found = pl.concat(open_source(settings).candles(stream, Window(start=START, end=end)))
+    rows = [
+        {
+            "stream": str(stream),
+            "open_time_ms": to_ms(row["open_time"]),
+            **{name: row[name] for name in ("open", "high", "low", "close", "volume")},
+            "known_ms": to_ms(row["recorded_at"]) if row["revision"] else None,
+            "closed_by": "flag",
+        }
+        for row in found.sort("recorded_at", "open_time").iter_rows(named=True)
+        if start < row["recorded_at"] <= end
+    ]
+    Landing(settings.landing_path).write("candles", rows, to_ms(end), to_ms(end))
+
+
+def live(settings: Settings, start: datetime, end: datetime) -> Advanced:
+    """One call of the live path at `end`, two seconds after, for what came after `start`."""
+    land(settings, start, end)
+    *_, done = advance(settings, lambda: end + timedelta(seconds=2), leave_pivots=False)
+    return done
+
+
+def late(settings: Settings, now: datetime) -> Advanced:
+    """A call that finds nothing new, once nobody waits any more for who has not spoken."""
+    *_, done = advance(settings, lambda: now + timedelta(seconds=40), leave_pivots=False)
+    return done
+
+
+def failures(settings: Settings) -> pl.DataFrame:
+    with warehouse(settings).reading() as con:
+        return read_model_failures(con)
+
+
+def assert_same(one: Settings, other: Settings, models: tuple[str, ...], table: Callable) -> None:
+    """What these models left, to the bit."""
+    chosen = pl.col("model").is_in(models)
+    for name, order in LEARNED.items():
+        found, expected = (table(each, name, order).filter(chosen) for each in (one, other))
+        assert len(found) == len(expected) > 0, name
+        different = [column for column in expected.columns if not found[column].equals(expected[column])]
+        assert not different, f"{name}: {different}"
+
+
+# Live -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_raises_at_some_closes_is_masked_counted_and_catches_up_by_itself(
+    fresh: Callable, package: Package, table: Callable
+):
+    settings, without = fresh("with", "cnn", "loud", "reader"), fresh("without", "cnn")
+    stream = settings.streams[0]
+    for each in (settings, without):
+        assert live(each, START, HISTORY).failures == {}
+    hurt = [HISTORY + n * MINUTE for n in (1, 2, 3)]
+    package.is_hurt(True)
+    for start, end in pairwise([HISTORY, *hurt]):
+        done = live(settings, start, end)
+        assert list(done.failures) == [(stream, "loud")]
+        assert done.lessons[stream, "cnn"].until == end
+        late(settings, end)
+        live(without, start, end)
+    made = table(settings, "inference_references", "model, made_at")
+    assert made.group_by("model").agg(pl.col("made_at").max()).sort("model").rows() == [
+        ("cnn", hurt[-1]),
+        ("loud", HISTORY),
+        ("reader", hurt[-1]),
+    ]
+    decided = table(settings, "decisions", "made_at").filter(pl.col("made_at").is_in(hurt))
+    assert decided["made_at"].to_list() == hurt
+    share = decided.explode("models", "contributions").filter(pl.col("models") == "loud")["contributions"]
+    assert share.to_list() == [0.0] * 3
+    assert decided["probability"].is_not_null().all()
+    (told,) = failures(settings).rows(named=True)
+    assert (told["model"], told["error"], told["message"]) == ("loud", "ZeroDivisionError", "it hurts")
+    assert (told["is_its_own"], told["times"], told["ended_at"]) == (True, 6, None)
+    assert told["first_at"] == hurt[0] + timedelta(seconds=2)
+    assert told["last_at"] == hurt[-1] + timedelta(seconds=40)
+
+    package.is_hurt(False)
+    well = [hurt[-1] + n * MINUTE for n in (1, 2)]
+    for start, end in pairwise([hurt[-1], *well]):
+        assert live(settings, start, end).failures == {}
+        late(settings, end)
+        live(without, start, end)
+    learned = table(settings, "learned_until", "model")
+    assert set(learned["until"]) == {well[-1]}
+    made = table(settings, "inference_references", "model, made_at")
+    assert made.filter(pl.col("made_at").is_in(hurt))["model"].value_counts()["count"].to_list() == [3, 3, 3]
+    (told,) = failures(settings).rows(named=True)
+    assert (told["times"], told["ended_at"]) == (6, well[0] + timedelta(seconds=2))
+    after = table(settings, "decisions", "made_at").filter(pl.col("made_at").is_in(hurt))
+    assert after.equals(decided)
+    last = table(settings, "decisions", "made_at").tail(1).explode("models", "contributions")
+    assert last.filter(pl.col("models") == "loud")["contributions"].item() > 0
+    with warehouse(settings).reading() as con:
+        assert references_not_resolving(settings, con, stream, Window(start=START, end=well[-1])).is_empty()
+        # What the reader did without stays known too late.
+        sql = "select made_at from hidden_states where model = 'loud' and available_at > made_at + interval 30 second"
+        assert [moment for (moment,) in con.execute(f"{sql} order by made_at").fetchall()] == hurt
+    assert_same(settings, without, ("cnn",), table)
+
+
+def test_a_model_that_does_not_import_stops_no_other_one_also_as_the_first_and_comes_back_by_itself(
+    fresh: Callable, package: Package, table: Callable
+):
+    settings, without = fresh("with", "absent", "listener", "cnn"), fresh("without", "cnn")
+    stream, close = settings.streams[0], HISTORY + MINUTE
+    package.is_away(True)
+    done = live(settings, START, HISTORY)
+    assert {key: type(error) for key, error in done.failures.items()} == {
+        (stream, "absent"): ModelUnloadable,
+        (stream, "listener"): ModelUnloadable,
+    }
+    assert "a library of its own is away" in str(done.failures[stream, "listener"])
+    assert done.lessons[stream, "cnn"].until == HISTORY
+    assert list(learn_from_pivots(settings, [(stream, HISTORY)], lambda: HISTORY).failures) == list(done.failures)
+    live(without, START, HISTORY)
+    assert failures(settings).select("model", "error", "times", "ended_at").sort("model").rows() == [
+        ("absent", "ModelUnloadable", 2, None),
+        ("listener", "ModelUnloadable", 2, None),
+    ]
+    package.is_away(False)
+    assert live(settings, HISTORY, close).failures == {}
+    late(settings, close)
+    live(without, HISTORY, close)
+    assert set(table(settings, "learned_until", "model")["until"]) == {close}
+    assert failures(settings)["ended_at"].is_not_null().all()
+    assert_same(settings, without, ("cnn",), table)
+
+
+def test_models_that_are_unknown_or_read_each_other_in_a_circle_are_told_at_once(fresh: Callable, package: Package):
+    package.is_away(True)
+    assert list(unloadable(["cnn", "absent"])) == ["absent"]
+    levels = [["absent", "cnn", "loud"], ["listener", "reader"]]
+    assert in_levels(["listener", "absent", "cnn", "reader", "loud"]) == levels
+    settings = fresh("unknown", "absent", "cnn", "no_such_model")
+    with pytest.raises(SettingRefused, match="model 'no_such_model' is unknown"):
+        live(settings, START, HISTORY)
+    with pytest.raises(SettingRefused, match="model 'no_such_model' is unknown"):
+        learn_each(settings, [(settings.streams[0], HISTORY)], lambda *_: None, END)
+
+
+# History --------------------------------------------------------------------------------------------------------------
+
+
+def teach(settings: Settings, until: datetime, *models: str) -> Taught:
+    return learn_each(settings, [(settings.streams[0], until)], lambda *_: None, until, models)
+
+
+def test_in_a_backfill_one_that_fails_stops_neither_the_others_nor_those_that_read_it_nor_the_decisions(
+    venue_home: Settings, copy_home: Callable, package: Package, table: Callable
+):
+    settings = copy_home(venue_home, models=("reader", "loud", "cnn"), **QUICK)
+    without = copy_home(venue_home, models=("cnn",), **QUICK)
+    stream = settings.streams[0]
+    assert teach(settings, HISTORY).failures == {}
+    package.is_hurt(True)
+    for times in (1, 2):
+        taught = teach(settings, END)
+        assert list(taught.failures) == [(stream, "loud")]
+        with pytest.raises(ZeroDivisionError, match="it hurts"):
+            taught.raise_failures()
+        assert failures(settings).select("model", "times", "first_at", "ended_at").rows() == [("loud", 1, END, None)]
+        learned = table(settings, "learned_until", "model").select("model", "until").rows()
+        assert learned == [("cnn", END), ("loud", HISTORY), ("reader", END)]
+        decided = table(settings, "decisions", "made_at")
+        assert decided["made_at"].max() == END, times
+    before = {name: table(settings, name, order) for name, order in LEARNED.items()}
+
+    package.is_hurt(False)
+    later = END + 30 * MINUTE
+    assert teach(settings, END).failures == {}
+    assert set(table(settings, "learned_until", "model")["until"]) == {END}
+    assert failures(settings)["ended_at"].to_list() == [END]
+    assert table(settings, "decisions", "made_at").equals(decided)
+    others = pl.col("model") != "loud"
+    for name in ("inference_references", "training_steps", "outcomes"):
+        assert table(settings, name, LEARNED[name]).filter(others).equals(before[name].filter(others)), name
+    assert teach(settings, later).failures == {}
+    with warehouse(settings).reading() as con:
+        assert references_not_resolving(settings, con, stream, Window(start=START, end=later)).is_empty()
+        sql = "select min(made_at), max(made_at) from hidden_states where model = 'loud' and available_at > made_at"
+        assert con.execute(sql).fetchall() == [(HISTORY + MINUTE, END)]
+    teach(without, HISTORY)
+    teach(without, END)
+    teach(without, later)
+    assert_same(settings, without, ("cnn",), table)
+
+
+def test_where_all_fail_or_the_model_is_not_at_fault_a_backfill_waits(
+    venue_home: Settings, copy_home: Callable, package: Package, table: Callable
+):
+    """What a full disk or a wrong setting has stopped is made once that is mended, with everybody in it."""
+    alone = copy_home(venue_home, models=("loud",), **QUICK)
+    package.is_hurt(True)
+    assert list(teach(alone, HISTORY).failures) == [(alone.streams[0], "loud")]
+    assert table(alone, "decisions", "made_at").is_empty()
+    package.is_hurt(False)
+    settings = copy_home(venue_home, models=("cnn", "loud", "reader"), **QUICK)
+    assert teach(settings, HISTORY).failures == {}
+    # The checkpoints of one model cannot be written.
+    folder = settings.checkpoints_path / "loud"
+    shutil.rmtree(folder)
+    folder.write_text("a file stands where the folder should be")
+    failed = teach(settings, END).failures
+    assert (settings.streams[0], "loud") in failed
+    assert failures(settings)["is_its_own"].to_list() == [False]
+    until = dict(table(settings, "learned_until", "model").select("model", "until").rows())
+    assert (until["cnn"], until["reader"]) == (END, HISTORY)
+    assert table(settings, "decisions", "made_at")["made_at"].max() == HISTORY
+
+
+def test_a_gate_that_fails_is_counted_as_the_mixture(
+    venue_home: Settings, copy_home: Callable, package: Package, table: Callable
+):
+    settings = copy_home(venue_home, models=("cnn",), **QUICK)
+    teach(settings, HISTORY)
+    with warehouse(settings).writing() as con:
+        con.execute("update gate_states set state = 'no gate'::blob")
+    assert list(teach(settings, HISTORY + MINUTE).failures) == [(settings.streams[0], MIXTURE)]
+    assert failures(settings)["model"].to_list() == [MIXTURE]
+
+
+# Runs -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: Package) -> Settings:
+    """The settings of a home as runs find them."""
+    named = {"home": tmp_path / "home", "source": "simulated", "symbols": "ETH/USDT", "models": "reader,loud,cnn"}
+    for name, value in {**named, **QUICK, "device": "cpu"}.items():
+        monkeypatch.setenv(f"HINDSIGHT_{name.upper()}", str(value))
+    monkeypatch.setenv("DAGSTER_HOME", "")  # opening the instance sets it; put back with the rest
+    return load()
+
+
+def test_a_run_with_a_model_that_fails_tells_what_the_others_did_and_then_fails_with_it(
+    environment: Settings, package: Package, table: Callable
+):
+    """The backfill, and the job of one model's learning by hand."""
+    settings, stream, window = environment, environment.streams[0], Window(start=START, end=HISTORY)
+    package.is_hurt(True)
+    with open_instance(settings) as instance:
+        with pytest.raises(ZeroDivisionError, match="it hurts"):
+            run_job("backfill", stream, window, silence)
+        for name in ("inference_references", "decisions", "checkpoints"):
+            event = instance.get_latest_materialization_event(dg.AssetKey(name))
+            assert event is not None
+            assert event.asset_materialization is not None
+            told = [key for key in event.asset_materialization.metadata if str(stream) in key]
+            assert [key.split(",")[0] for key in told] == ["cnn", "reader", "decisions"]
+        (failed,) = instance.get_run_records(dg.RunsFilter(job_name="backfill"))
+        assert failed.dagster_run.status == dg.DagsterRunStatus.FAILURE
+    assert dict(table(settings, "learned_until", "model").select("model", "until").rows()) == {
+        "cnn": HISTORY,
+        "reader": HISTORY,
+    }
+    assert len(table(settings, "decisions", "made_at")) > 50
+
+    asked = {"ops": {"due": {"config": {"stream": str(stream), "until": HISTORY.isoformat()}}}}
+    done = defs.resolve_job_def("learn").execute_in_process(run_config=asked, raise_on_error=False)
+    assert not done.success
+    (event,) = done.get_step_failure_events()
+    assert event.step_key == "report"
+    told = event.step_failure_data.user_failure_data
+    assert told is not None
+    assert told.description == f"loud, {stream}: ZeroDivisionError('it hurts')"
+    (output,) = [each for each in done.events_for_node("report") if each.is_successful_output]
+    assert {"learned", "scores", "checkpoints"} <= output.step_output_data.metadata.keys()
+    package.is_hurt(False)
+    assert defs.resolve_job_def("learn").execute_in_process(run_config=asked).success
+    assert set(table(settings, "learned_until", "model")["until"]) == {HISTORY}
+    assert failures(settings)["ended_at"].is_not_null().all()
+
+
+def test_a_backfill_with_a_model_that_does_not_import_learns_the_others(
+    environment: Settings, package: Package, monkeypatch: pytest.MonkeyPatch, table: Callable
+):
+    monkeypatch.setenv("HINDSIGHT_MODELS", "absent,cnn")
+    settings = load()
+    package.is_away(True)
+    with open_instance(settings), pytest.raises(ModelUnloadable, match="a library of its own is away"):
+        run_job("backfill", settings.streams[0], Window(start=START, end=HISTORY), silence)
+    assert table(settings, "learned_until", "model")["model"].to_list() == ["cnn"]
+    assert table(settings, "decisions", "made_at")["made_at"].max() == HISTORY
