@@ -14,6 +14,7 @@ from hindsight.advance import Advanced, advance, learn_from_pivots
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.sources import open_source
 from hindsight.ingest import ingest
+from hindsight.learn import learn
 from hindsight.market.streams import Window, from_ms, to_ms
 from hindsight.settings import Settings
 from hindsight.store import lock
@@ -293,3 +294,27 @@ def test_the_timings_tell_how_long_after_its_close_each_candle_was_stored_predic
     assert set(noted["reached_at"]) == {close + timedelta(seconds=2)}
     history = table(fresh, "timings", "close_time, stage").filter(pl.col("stage") == "stored")
     assert len(history) == 1  # the history that a stream starts with is late by nature, and not counted
+
+
+def test_the_run_of_a_candle_and_the_run_of_a_pivot_at_once_learn_everything_once(
+    fresh: Settings, venue_home: Settings, copy_home: Callable, table: Callable
+):
+    """Trap 34: one after the other they teach the model, also where one is woken twice, and nothing is lost."""
+    quick = {"models": ("cnn",), "lookback": 60, "warmup": 60, "predict_every": 1}
+    settings, stream = fresh.model_copy(update=quick), fresh.streams[0]
+    confirmed = table(venue_home, "pivots", "confirmed_at").filter(pl.col("level") == 2)["confirmed_at"].unique()
+    closes = confirmed.filter(confirmed > START + 240 * MINUTE).sort()[:8:2].to_list()
+    bounds = [START, *(close + n * MINUTE for close in closes for n in (-1, 0, 1))]
+    for start, end in pairwise(bounds):
+        land(settings, Window(start=start, end=end))
+        if start in closes:  # the close before this one has left what it confirmed to the run of its pivot
+            with ThreadPoolExecutor(3) as pool:
+                woken = (learn_from_pivots, settings, [(stream, start)], lambda: end)  # noqa: B023
+                runs = [pool.submit(*woken), pool.submit(*woken), pool.submit(advanced, settings, end)]
+                assert not any(run.result().failures for run in runs)
+        else:
+            advanced(settings, end)
+    advanced(settings, END, leave_pivots=False)
+    backfilled = copy_home(venue_home, **quick)
+    learn(backfilled, stream, "cnn", bounds[-1])
+    assert_same_tables(settings, backfilled, table, LEARNING)

@@ -1,7 +1,7 @@
 """Learning: backfill equals live, twice is once, a kill loses nothing, and nothing is used before it was known."""
 
 import logging
-import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,15 +13,18 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
+from hindsight.errors import LearnerBusy
 from hindsight.inference.references import inference_ids
 from hindsight.learn import learn
 from hindsight.market.streams import Window, from_ms, to_ms
 from hindsight.piece import CHUNK
 from hindsight.settings import Settings
 from hindsight.store import learning_questions as questions
+from hindsight.store import lock
 from hindsight.store.rows import select
 from hindsight.store.summaries import trend_stats
 from hindsight.store.warehouse import Warehouse
+from hindsight.training.models.registry import in_order
 
 MODEL = "transformer"
 MINUTE = timedelta(minutes=1)
@@ -29,14 +32,19 @@ END = datetime(2024, 3, 2, 2, 20, tzinfo=UTC)
 STORM_START, STORM_END = datetime(2024, 1, 31, 9, 30, tzinfo=UTC), datetime(2024, 2, 1, 7, 10, tzinfo=UTC)
 # What is compared, and the column that says when a row became known.
 TABLES = {
-    "inference_references": ("made_at", "made_at"),
-    "outcomes": ("settled_at, made_at, kind", "settled_at"),
-    "trend_validations": ("settled_at, made_at", "settled_at"),
-    "training_steps": ("step", "event_time"),
-    "scores": ("day, target, predictor", None),
-    "checkpoints": ("checkpoint_id", "event_time"),
+    "inference_references": ("model, made_at", "made_at"),
+    "hidden_states": ("model, made_at", "made_at"),
+    "outcomes": ("model, settled_at, made_at, kind", "settled_at"),
+    "trend_validations": ("model, settled_at, made_at", "settled_at"),
+    "training_steps": ("model, step", "event_time"),
+    "experiences": ("made_at", "settled_at"),
+    "drifts": ("model, event_time", "event_time"),
+    "scores": ("model, day, target, predictor", None),
+    "checkpoints": ("model, checkpoint_id", "event_time"),
     "learned_until": ("model", None),
 }
+PAIR = {"models": ("cnn", "dqn"), "lookback": 60, "warmup": 60, "trend_ttl": 10}  # the DQN reads the CNN
+PAIR_END = datetime(2024, 2, 29, 21, tzinfo=UTC)
 Read = Callable[..., pl.DataFrame]
 
 
@@ -52,8 +60,18 @@ def contents(table: Read) -> Callable[[Settings], dict[str, pl.DataFrame]]:
     return read
 
 
+@pytest.fixture(scope="session")
+def learned_pair(venue_home: Settings, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Seven hours, learned in one range by the CNN, and then by the DQN that reads it."""
+    home = shutil.copytree(venue_home.home, tmp_path_factory.mktemp("pair") / "home")
+    settings = venue_home.model_copy(update={"home": home, **PAIR})
+    run(settings, PAIR_END)
+    return settings
+
+
 def run(settings: Settings, until: datetime) -> None:
-    learn(settings, settings.streams[0], MODEL, until)
+    for model in in_order(settings.models):
+        learn(settings, settings.streams[0], model, until)
 
 
 def at(text: str) -> datetime:
@@ -294,13 +312,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from hindsight.learn import learn
 from hindsight.settings import Settings
+from hindsight.training.models.registry import in_order
 settings = Settings.model_validate_json(sys.argv[1])
 until, end = datetime.fromisoformat(sys.argv[2]), datetime.fromisoformat(sys.argv[3])
 hours = timedelta(hours=int(sys.argv[4]))
 print("ready", flush=True)
 while until < end:
     until = min(until + hours, end)
-    learn(settings, settings.streams[0], "transformer", until)
+    for model in in_order(settings.models):
+        print(model, flush=True)
+        learn(settings, settings.streams[0], model, until)
 """
 
 
@@ -314,21 +335,46 @@ def await_ready(process: subprocess.Popen) -> None:
     assert process.stdout.readline() == "ready\n"
 
 
-def test_a_learner_killed_at_random_moments_is_finished_to_the_same_tables(
-    venue_home: Settings, learned_home: Settings, copy_home: Callable, contents: Callable
+def await_lesson(process: subprocess.Popen, model: str, nth: int) -> None:
+    assert process.stdout is not None
+    while nth:
+        nth -= process.stdout.readline() == f"{model}\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "whole", "end", "kills"),
+    [
+        pytest.param({}, "learned_home", END, [(MODEL, 7, 0.2), (MODEL, 9, 0.4), (MODEL, 11, 0.1)], id="transformer"),
+        pytest.param(PAIR, "learned_pair", PAIR_END, [("cnn", 2, 0.1), ("dqn", 3, 0.15)], id="a DQN that reads a CNN"),
+    ],
+)
+def test_a_learner_killed_at_any_moment_is_finished_to_the_same_tables(
+    venue_home: Settings,
+    copy_home: Callable,
+    contents: Callable,
+    request: pytest.FixtureRequest,
+    changed: dict,
+    whole: str,
+    end: datetime,
+    kills: list[tuple[str, int, float]],
 ):
-    """kill -9 of a real process: in a step, while files are written, in a transaction; whatever it hits."""
-    settings, chance = copy_home(venue_home), random.Random(5)
-    interrupted = 0
-    for _ in range(3):
-        with start_learner(settings, at("01 00:00"), hours=2) as process:
+    """kill -9 of a real process: in a step, while files are written, in a transaction; whatever it hits.
+
+    So many seconds into the n-th lesson of two hours of a model; of two models one is then behind the other.
+    """
+    settings, expected = copy_home(venue_home, **changed), contents(request.getfixturevalue(whole))
+    for model, nth, seconds in kills:
+        with start_learner(settings, datetime(2024, 2, 29, 14, tzinfo=UTC), hours=2) as process:
             await_ready(process)
-            time.sleep(chance.uniform(0.2, 3.0))
-            interrupted += process.poll() is None
+            await_lesson(process, model, nth)
+            time.sleep(seconds)
+            assert process.poll() is None
             process.send_signal(signal.SIGKILL)
-    assert interrupted
-    run(settings, END)
-    assert_same(contents(settings), contents(learned_home))
+    assert len(contents(settings)["inference_references"]) < len(expected["inference_references"])
+    run(settings, end)
+    assert_same(contents(settings), expected)
+    assert not expected["hidden_states"].is_empty()
+    assert expected["experiences"].is_empty() == ("dqn" not in settings.models)
 
 
 def test_two_learners_at_once_make_each_reference_and_each_step_once(
@@ -344,6 +390,33 @@ def test_two_learners_at_once_make_each_reference_and_each_step_once(
             await_ready(process)
         assert [process.wait() for process in (one, other)] == [0, 0]
     assert_same(contents(settings), contents(learned_home))
+
+
+def test_a_live_call_is_told_who_teaches_the_model_and_does_so_itself_once_that_one_is_killed(
+    venue_home: Settings,
+    learned_home: Settings,
+    copy_home: Callable,
+    contents: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Trap 34: the lock has a timeout and an owner, and whoever is killed holds it no longer."""
+    monkeypatch.setattr("hindsight.learn.LIVE_PATIENCE_SECONDS", 0.05)
+    settings, until = copy_home(venue_home), at("01 03:00")
+    lesson = settings.checkpoints_path / f"{MODEL} {settings.streams[0]}.learning".replace("/", "-")
+    with start_learner(settings, at("01 00:00"), hours=100) as process:
+        await_lesson(process, MODEL, 1)
+        while lock.holder(lesson) != process.pid:
+            assert process.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(LearnerBusy, match=f"being taught by another process: .* held by process {process.pid}"):
+            learn(settings, settings.streams[0], MODEL, until, clock=lambda: END)
+        process.send_signal(signal.SIGKILL)
+    learn(settings, settings.streams[0], MODEL, until, clock=lambda: END)
+    found, expected = contents(settings), contents(learned_home)
+    for name in ("inference_references", "outcomes", "trend_validations", "training_steps"):
+        known_by_then = pl.col(TABLES[name][1]) <= until
+        assert len(found[name].filter(known_by_then)) > 10
+        assert_same({name: found[name].filter(known_by_then)}, {name: expected[name].filter(known_by_then)})
 
 
 def test_files_that_a_killed_piece_left_are_written_over(

@@ -1,19 +1,32 @@
-"""Which checkpoints stay: the best, the latest, the serving, the pinned and the snapshots; NaN is never the best."""
+"""Which checkpoints stay: the best, the latest, the serving, the pinned and the snapshots; NaN is never the best.
 
+And what stays beside them, which is everything else.
+"""
+
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hindsight.configured import shape_of
 from hindsight.learn import learn
 from hindsight.market.candles import TIME
+from hindsight.market.streams import Window
+from hindsight.recall_blocks import recall_blocks
 from hindsight.retain import FLAGS, judge
+from hindsight.serve import set_serving
 from hindsight.settings import Settings
+from hindsight.store.rows import select
+from hindsight.store.warehouse import Warehouse
 from hindsight.training.metrics import LOG_LOSS, Metric
+from tests.test_advance import advanced, land
 
 NOW = datetime(2024, 3, 2, tzinfo=UTC)
 NAN = float("nan")
@@ -190,8 +203,6 @@ def test_a_pinned_checkpoint_stays_pinned_when_it_is_the_latest_of_the_next_run_
     venue_home: Settings, copy_home: Callable, table: Callable
 ):
     """A close without a step writes the latest weights again, under the same number."""
-    from hindsight.store.warehouse import Warehouse
-
     settings, minute = copy_home(venue_home), timedelta(minutes=1)
     until = datetime(2024, 3, 1, 1, 0, tzinfo=UTC)
     learn(settings, settings.streams[0], "transformer", until)
@@ -203,3 +214,89 @@ def test_a_pinned_checkpoint_stays_pinned_when_it_is_the_latest_of_the_next_run_
     checkpoints = table(settings, "checkpoints", "checkpoint_id")
     assert flagged(checkpoints, "is_pinned") == [latest]
     assert checkpoints.filter("is_pinned")["evicted_at"].to_list() == [None]
+
+
+# What nothing deletes -------------------------------------------------------------------------------------------------
+
+# Every row stays as it was written.
+ONLY_GROW = {
+    *("candle_revisions", "refused_candles", "pivots", "schemas", "inference_references", "hidden_states", "decisions"),
+    *("outcomes", "trend_validations", "training_steps", "experiences", "promotions", "drifts", "timings"),
+}
+# A row stays, by these columns, and is brought up to date.
+BROUGHT_UP_TO_DATE = {
+    "candles": ("venue", "symbol", "timeframe", "open_time"),  # a correction: the old values are in candle_revisions
+    "indicators": ("venue", "symbol", "timeframe", "open_time"),
+    "scores": ("model", "day", "target", "predictor"),
+    "refused_frames": ("model", "day", "block", "need"),
+    "learned_until": ("model", "venue", "symbol", "timeframe"),
+    "model_failures": ("model", "venue", "symbol", "timeframe", "error"),
+    "gate_states": ("venue", "symbol", "timeframe"),
+    "warehouse_version": (),
+}
+# `checkpoints` lose those that are told apart above. `pivot_states` keep one a month. `gaps` lose what comes late after
+# all. `order_book` and `sweeps` are empty here: a row of theirs makes room for one about the same second or sweep.
+OTHERS = {"checkpoints", "pivot_states", "gaps", "order_book", "sweeps"}
+
+
+def everything(settings: Settings) -> dict[str, pl.DataFrame]:
+    """All tables of a home."""
+    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=30).reading() as con:
+        names = [name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()]
+        return {name: select(con, f"select * from {name}") for name in names}
+
+
+def rows_of(frame: pl.DataFrame, *names: str) -> set[str]:
+    return {repr(row) for row in (frame.select(names) if names else frame).iter_rows()}
+
+
+def segments_of(settings: Settings) -> set[str]:
+    return {path.name for path in settings.home.rglob("*-candles.jsonl")}
+
+
+def test_nothing_is_deleted_that_a_reference_needs_by_a_backfill_by_closes_that_are_lived_or_by_a_promotion(
+    venue_home: Settings, tmp_path: Path
+):
+    """Trap 31: no retention but that of checkpoints exists, and every table is named here, so that none comes unseen.
+
+    Of all references, the pending ones among them, the frame is gathered again and has the digest that it had. The
+    venue corrects a candle at 04:03:54, and there is a look at whether the learner is to serve a minute later.
+    """
+    quick = {"models": ("cnn", "dqn"), "lookback": 60, "warmup": 60, "train_every": 15, "promote_every": 193}
+    settings = venue_home.model_copy(update={"home": tmp_path / "home", "trend_ttl": 10, **quick})
+    stream, start, minute = settings.streams[0], datetime(2024, 2, 29, 14, tzinfo=UTC), timedelta(minutes=1)
+    moments = [start, start + 500 * minute, start + 840 * minute, *(start + n * minute for n in range(841, 848))]
+    compared = [start + n * minute for n in (840, 844, 845, 847)]  # after a backfill, a correction, a look and a word
+    before, segments = dict[str, pl.DataFrame](), set[str]()
+    for since, until in pairwise(moments):
+        land(settings, Window(start=since, end=until))
+        advanced(settings, until, leave_pivots=False)
+        if until == moments[-2]:
+            set_serving(settings, "cnn", stream, 10)
+        if until not in compared:
+            continue
+        after = everything(settings)
+        assert after.keys() == ONLY_GROW | BROUGHT_UP_TO_DATE.keys() | OTHERS
+        for name, frame in before.items():
+            if name in ONLY_GROW:
+                assert rows_of(frame) <= rows_of(after[name]), name
+            elif name in BROUGHT_UP_TO_DATE:
+                columns = BROUGHT_UP_TO_DATE[name]
+                assert rows_of(frame, *columns) <= rows_of(after[name], *columns), name
+        assert segments <= segments_of(settings)
+        before, segments = after, segments_of(settings)
+    assert len(segments) == len(moments) - 1
+    assert not before["candle_revisions"].is_empty()
+    assert {"first", "by hand"} <= set(before["promotions"]["outcome"])
+    assert before["timings"]["stage"].n_unique() == 3
+    shutil.rmtree(settings.tape_path)
+    warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=30)
+    for model in settings.models:
+        made = before["inference_references"].filter(model=model).sort("made_at")
+        pending = made.join(before["trend_validations"], on="inference_id", how="anti")
+        assert len(made) > len(pending) > 0
+        rows = made["made_at"].dt.epoch("ms").to_numpy() // stream.step_ms - 1
+        with warehouse.reading() as con:
+            shape = shape_of(settings, stream, model)
+            blocks = recall_blocks(con, settings, stream, shape, int(rows[0]), int(rows[-1]) + 1)
+        assert np.array_equal(blocks.digests(rows), made["digest"].to_numpy())

@@ -25,6 +25,7 @@ def means(imbalances: dict[int, float | None], name: str) -> dict[int, float | N
 
 
 def test_a_mean_of_60_seconds_needs_60_seconds() -> None:
+    """Trap 23: a shorter record has no mean."""
     found = means({at: at / 100 for at in range(70)}, "imbalance_60")
     assert [found[at] for at in range(59)] == [None] * 59
     assert found[59] == pytest.approx(sum(range(60)) / 6000)
@@ -32,6 +33,7 @@ def test_a_mean_of_60_seconds_needs_60_seconds() -> None:
 
 
 def test_seconds_without_data_are_left_out_while_four_in_five_are_there() -> None:
+    """Trap 23: the mean is over seconds with data, and of too few there is none."""
     every = {at: at / 100 for at in range(20)}
     assert means({at: value for at, value in every.items() if at != 12}, "imbalance_5")[14] == pytest.approx(
         (10 + 11 + 13 + 14) / 400

@@ -54,6 +54,7 @@ def test_a_row_is_the_last_book_of_its_second() -> None:
     "after_ms", [pytest.param(1000, id="at the close"), pytest.param(1001, id="at the close + 1 ms")]
 )
 def test_a_book_from_the_close_on_is_excluded(after_ms: int) -> None:
+    """Trap 24: the row of a second holds nothing of the next one."""
     rows = seconds()
     add(rows, 400, 100.0)
     add(rows, after_ms, 999.0)
@@ -169,6 +170,7 @@ def test_books_of_several_venues_are_added_up_by_bucket() -> None:
 
 
 def test_a_venue_frozen_for_five_seconds_is_left_out_and_counted() -> None:
+    """Trap 21: beyond its age limit a venue counts for nothing, and is back with its next book."""
     rows = seconds("one", "two")
     for after_ms in range(0, 9000, 500):
         add(rows, after_ms, 100.0, "one")
@@ -182,6 +184,7 @@ def test_a_venue_frozen_for_five_seconds_is_left_out_and_counted() -> None:
 
 
 def test_a_venue_that_repeats_an_old_book_is_frozen_too() -> None:
+    """Trap 21: what counts is the event's time, and not that something came."""
     rows = seconds("one", "two")
     for after_ms in range(0, 6000, 500):
         add(rows, after_ms, 100.0, "one")
@@ -190,6 +193,7 @@ def test_a_venue_that_repeats_an_old_book_is_frozen_too() -> None:
 
 
 def test_a_crossed_book_of_one_venue_takes_only_that_venue_out() -> None:
+    """Trap 21."""
     rows = seconds("one", "two", age_limit_ms=900)
     bids, asks = book(100.0)
     add(rows, 500, 100.0, "one")
@@ -199,6 +203,7 @@ def test_a_crossed_book_of_one_venue_takes_only_that_venue_out() -> None:
 
 
 def test_each_venue_has_its_own_quote_currency_and_its_own_age_limit() -> None:
+    """Trap 21: a tether is not a dollar."""
     sources = [
         BookSource(name="tether", age_limit_ms=3000, quote_to_usd=0.5),
         BookSource(name="dollar", age_limit_ms=1000, quote_to_usd=1.0),
@@ -298,6 +303,7 @@ def test_asking_at_every_book_gives_the_rows_of_asking_once(found) -> None:
 
 @given(events)
 def test_rows_hold_what_they_promise(found) -> None:
+    """Traps 22 and 23: the price lies in the bucket of its anchor, and an imbalance in [-1, 1]."""
     timeline = timed(found)
     rows = play(timeline, timeline[-1][0] + 5000)
     assert [row.second_ms for row in rows] == sorted({row.second_ms for row in rows})

@@ -33,6 +33,7 @@ def rounded(amounts: list[float | None]) -> dict[int, float]:
 
 
 def test_3020_dollars_with_buckets_of_one_dollar_run_from_3000_to_3040() -> None:
+    """Trap 22: the price on an edge; bids lie below it, asks above."""
     bids = [(3019.99, 1.0), (3019.0, 1.0), (3018.99, 1.0), (3000.0, 1.0), (2999.99, 1.0)]
     asks = [(3020.01, 1.0), (3020.99, 1.0), (3021.0, 1.0), (3039.99, 1.0), (3040.0, 1.0)]
     amounts = amounts_around([depth(bids, asks)], 3020.0, 1.0)
@@ -41,6 +42,7 @@ def test_3020_dollars_with_buckets_of_one_dollar_run_from_3000_to_3040() -> None
 
 
 def test_the_grid_stays_where_it_is_while_the_price_moves_inside_its_bucket() -> None:
+    """Trap 22."""
     book = depth([(3020.5, 1.0), (3019.5, 1.0)], [(3020.98, 1.0), (3039.0, 1.0)])
     amounts = amounts_around([book], 3020.74, 1.0)
     # The bid between the anchor and the price counts in the nearest bucket of bids.
@@ -75,6 +77,7 @@ def test_what_a_book_does_not_reach_is_unknown_and_not_zero() -> None:
     ],
 )
 def test_imbalance_by_hand(bids: Levels, asks: Levels, expected: float | None) -> None:
+    """Trap 23: of both sides in USD, null where there is nothing."""
     assert imbalance_around([depth(bids, asks)], 100.0, 1.0) == pytest.approx(expected, abs=1e-6)
 
 
@@ -105,6 +108,7 @@ def test_imbalance_does_not_follow_the_place_of_the_price_in_its_bucket() -> Non
     ],
 )
 def test_a_price_belongs_to_the_bucket_that_it_opens(price: float, size: float, bucket: int) -> None:
+    """Trap 22: also where a quotient of floats falls short of the edge."""
     assert bucket_of(price, size) == bucket
 
 
@@ -140,6 +144,7 @@ def test_a_currency_without_a_rate_is_refused_with_the_cure() -> None:
     ),
 )
 def test_the_sum_is_everything_in_range_and_agrees_with_ten_plain_lines(ticks, size, below, above) -> None:
+    """Trap 22: nothing in range is lost, and nothing is counted twice."""
     middle = ticks / 4
     bids = [(middle - off / 4, float(size_)) for off, size_ in sorted(below) if middle - off / 4 > 0]
     asks = [(middle + off / 4, float(size_)) for off, size_ in sorted(above)]

@@ -57,6 +57,7 @@ def test_part_of_a_book_is_asked_for_by_price() -> None:
 )
 @pytest.mark.parametrize("comes_first", [True, False], ids=["snapshot first", "updates first"])
 def test_the_sequence_rules(updates: list[tuple[int, int]], dropped: int, reason: str, comes_first: bool) -> None:
+    """Trap 21: a gap in the sequence empties the book."""
     book = OrderBook()
 
     def play() -> None:

@@ -55,6 +55,8 @@ BROKEN: list[dict[str, Any]] = [
 
 
 def test_a_broken_chain_of_updates_begins_anew_from_a_snapshot(live: Callable[..., Any]) -> None:
+    """Trap 21: a gap in the sequence, or an update that cannot be, and the book is asked for again."""
+
     async def scene() -> None:
         async with live(**SETTINGS) as run:
             await more_rows(run, 3)
@@ -71,6 +73,8 @@ def test_a_broken_chain_of_updates_begins_anew_from_a_snapshot(live: Callable[..
 
 
 def test_a_crossed_book_is_refused_and_counted_until_a_snapshot_uncrosses_it(live: Callable[..., Any]) -> None:
+    """Trap 21."""
+
     async def scene() -> None:
         async with live(**SETTINGS) as run:
             await more_rows(run, 3)
@@ -82,6 +86,8 @@ def test_a_crossed_book_is_refused_and_counted_until_a_snapshot_uncrosses_it(liv
 
 
 def test_a_dead_book_gives_no_rows_and_its_candles_go_on(live: Callable[..., Any]) -> None:
+    """Trap 21: the stream stands still without being closed."""
+
     async def scene() -> None:
         async with live(**SETTINGS, book_age_seconds=2.0, silent_seconds=600.0) as run:
             await more_rows(run, 3)
@@ -108,6 +114,7 @@ def test_a_book_survives_its_snapshot_being_refused(live: Callable[..., Any]) ->
 
 
 def test_the_books_of_several_venues_are_added_up_and_each_may_die_alone(live: Callable[..., Any]) -> None:
+    """Trap 21: one venue of two stands still."""
     from hindsight.exchange.venue.server import serve_in_thread
     from hindsight.exchange.venue.simulated_days import simulated_market
 
