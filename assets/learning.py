@@ -77,6 +77,8 @@ def learning(
     shown = set(settings.streams) - set(settings.predicted_streams)  # recorded for the frames of others
     ends = [(each.stream, each.window.end) for each in covered if each.stream not in shown]
     taught = learn_each(settings, ends, lambda stream, model: progress.of(stream, f"learning {model}"), scope.now())
+    if not taught.reports:
+        taught.raise_failures()
     for spec in SPECS:
         add_figures(context, store, spec.key.to_user_string(), covered)
         yield dg.MaterializeResult(

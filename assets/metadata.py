@@ -12,6 +12,7 @@ from assets.partitions import Stretch, partition_key, run_keys
 from hindsight.market.streams import Window, next_month
 from hindsight.store import monthly, summaries
 from hindsight.store.calibration import calibration_by_month
+from hindsight.store.inference_tables import learners_of
 from hindsight.store.questions import Connection
 from hindsight.store.trading import trading_by_month
 from hindsight.store.warehouse import Warehouse
@@ -29,16 +30,16 @@ def add_figures(
     """
     own = set(run_keys(dict(context.run.tags)))
     known = set(context.partition_keys) if own else own
-    with warehouse.reading() as con:
-        for each in covered:
+    for each in covered:
+        with warehouse.reading() as con:  # a turn for each, so that a close gets in between
             by_month = figures_by_month(con, table, each)
-            for month in each.window.months():
-                key = partition_key(each.stream, month.start)
-                figures = by_month.get(f"{month.start:%Y-%m}", {})
-                if key in known:
-                    context.add_asset_metadata(_known(figures), asset_key=table, partition_key=key)
-                elif key in own:
-                    context.log_event(dg.AssetMaterialization(table, partition=key, metadata=_known(figures)))
+        for month in each.window.months():
+            key = partition_key(each.stream, month.start)
+            figures = by_month.get(f"{month.start:%Y-%m}", {})
+            if key in known:
+                context.add_asset_metadata(_known(figures), asset_key=table, partition_key=key)
+            elif key in own:
+                context.log_event(dg.AssetMaterialization(table, partition=key, metadata=_known(figures)))
 
 
 def figures_by_month(con: Connection, table: str, covered: Stretch) -> dict[str, dict[str, Any]]:
@@ -50,7 +51,7 @@ def figures_by_month(con: Connection, table: str, covered: Stretch) -> dict[str,
     first = covered.window.start
     window = Window(start=datetime(first.year, first.month, 1, tzinfo=UTC), end=next_month(last.start))
     found = {row.pop("month"): row for row in monthly.by_month(con, table, stream, window).iter_rows(named=True)}
-    is_alone = len(monthly.models_of(con, stream)) < 2
+    is_alone = len(learners_of(con, stream)) < 2
     of_models = [*monthly.by_model(con, table, stream, window)]
     if table == "outcomes":
         of_models += [trading_by_month(con, stream, window).select("month", "model", *TRADED)]

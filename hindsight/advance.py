@@ -18,12 +18,12 @@ from hindsight.exchange.landing import Landing
 from hindsight.inference.shape import frame_shape
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import learn, learn_live
-from hindsight.lessons import MIXTURE, told_apart
+from hindsight.lessons import told_apart
 from hindsight.market.streams import EPOCH, Stream
 from hindsight.recall_blocks import A_MINUTE, BOOK_PATIENCE, Shared
 from hindsight.settings import Settings
 from hindsight.store.book_tables import newest_book
-from hindsight.store.failure_tables import note_outcomes
+from hindsight.store.failure_tables import MIXTURE, note_outcomes
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_levels, in_order

@@ -10,13 +10,12 @@ from hindsight.errors import ModelUnloadable
 from hindsight.learn import Progress, learn
 from hindsight.market.streams import Stream
 from hindsight.settings import Settings
-from hindsight.store.failure_tables import note_outcomes
+from hindsight.store.failure_tables import MIXTURE, note_outcomes
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.models.registry import in_order, model_of, unloadable
 from hindsight.write import LearnReport
 
 logger = logging.getLogger(__name__)
-MIXTURE = "mixture"  # stands for the decision where a model is named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +41,9 @@ def learn_each(
 ) -> Taught:
     """Takes every model of each stream to its instant, a model after those that it reads, and decides there.
 
-    With `models`, those alone. A failure stops no other model, and no decision: it is noted in the tables, as of `now`,
-    for those that would wait for this model (see `given_up`). Raises SettingRefused for models that are unknown or read
-    each other in a circle.
+    With `models`, those alone. A failure stops nobody but those that read the model, and the decisions: history loses
+    nothing by waiting, so they wait until it is mended, or no longer among the settings. It is noted in the tables, as
+    of `now`. Raises SettingRefused for models that are unknown or read each other in a circle.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     chosen = in_order([*settings.models, *(name for name in models if name not in settings.models)])

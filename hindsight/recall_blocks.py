@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import duckdb
@@ -19,7 +19,6 @@ from hindsight.settings import Settings
 from hindsight.store import book_tapes
 from hindsight.store import tape as tapes
 from hindsight.store.book_tables import books_known_at, newest_book
-from hindsight.store.failure_tables import failing_models
 from hindsight.store.hidden_tables import read_hidden
 from hindsight.store.inference_tables import predicted_until, read_references
 from hindsight.store.market_tables import pivot_mark
@@ -29,7 +28,6 @@ from hindsight.store.timings import moved_since
 T = TypeVar("T")
 A_MINUTE = timedelta(minutes=1)
 MOVING = timedelta(minutes=2)  # of ours: a piece of history takes less
-FOR_GOOD = datetime.max.replace(tzinfo=UTC)  # after the last close of all
 BOOK_PATIENCE = timedelta(seconds=1.5)  # of ours, after a close, for the seconds of the book before it
 
 
@@ -116,8 +114,8 @@ def known_until(
 ) -> datetime | None:
     """The last close of `stream` of which every required stream of `shape` has said what it knows; None for none.
 
-    A candle is asked for once the one after it could have closed. A model that another one reads is waited for until
-    it is `given_up`, by the venue's time `now` where the reader lives and is done up to `done`; not at closes at which
+    A candle is asked for once the one after it could have closed. A model that another one reads is waited for; live,
+    where `now` is the venue's time and the reader is done up to `done`, until it is `given_up`; not at closes at which
     nobody predicts. So is the book, live, for BOOK_PATIENCE.
     """
     until: datetime | None = None
@@ -158,19 +156,13 @@ def given_up(
     done: datetime | None,
     now: datetime | None,
 ) -> datetime | None:
-    """The last close at which `model` is waited for no longer by whoever is done up to `done`; None for none.
+    """The last close at which `model` is waited for no longer by whoever is done up to `done`; None in a backfill.
 
     At the newest closes that is `patience` after them. Of a backlog, a model that is working through it is waited for,
     and one that has moved nowhere in MOVING is not.
-
-    A backfill knows no such hurry, and waits for every model but one that fails by its own fault, as long as another
-    one goes on. What the others make without it stands, as what they make live after the deadline: a model that comes
-    back finds its states known too late. From where on they go without it is where its last piece began, live the
-    close at which it failed; in that, and in nothing else, a backfill and a live home may differ after a failure.
     """
     if now is None:
-        failing = failing_models(con, stream, own=True)
-        return FOR_GOOD if model in failing and not failing.issuperset(settings.models) else None
+        return None
     is_newest = done is not None and now - done < patience + 3 * stream.step
     if is_newest or not moved_since(con, stream, model, now - MOVING * settings.venue_speed):
         return now - patience

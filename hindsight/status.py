@@ -66,7 +66,7 @@ def status(settings: Settings) -> Status:
             scores=summaries.scores(con),
             skills=[read_skill(con, _stream(row), row["model"]) for row in learned.iter_rows(named=True)],
             drifts=summaries.drifts_found(con),
-            failures=read_model_failures(con),
+            failures=read_model_failures(con, settings.models),
             trading=trading_scores(con),
             refused=closes.frames_refused(con),
             decisions=closes.decisions_made(con),

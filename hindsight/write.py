@@ -23,7 +23,14 @@ from hindsight.piece import Piece, Subject
 from hindsight.promote import Champion, is_look, look, promotion_record
 from hindsight.retain import NONE_NEEDED, Needed, latest_snapshot, retain, save_snapshots
 from hindsight.store.hidden_tables import append_hidden
-from hindsight.store.inference_tables import add_refusals, append, move_watermark, note_schema, predicted_until
+from hindsight.store.inference_tables import (
+    add_refusals,
+    append,
+    learners_of,
+    move_watermark,
+    note_schema,
+    predicted_until,
+)
 from hindsight.store.promotion_tables import append_promotion
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import replace_scores
@@ -31,7 +38,7 @@ from hindsight.training.checkpoints import remove
 from hindsight.training.learner import Learner
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
-from hindsight.training.models.registry import model_of
+from hindsight.training.models.registry import may_read, model_of
 from hindsight.training.scores import score_days
 from hindsight.training.step import LOSS_PARTS
 from hindsight.training.step_records import drift_records, step_records
@@ -169,7 +176,7 @@ def _append_references(
     settings, stream, model = subject.settings, subject.stream, subject.model
     at = np.flatnonzero(piece.memory.made & ~piece.stored)
     append(con, "inference_references", stream, [references])
-    readers = [name for name in settings.models if model in model_of(name).reads]
+    readers = [name for name in {*settings.models, *learners_of(con, stream)} if may_read(name, model)]
     said = [each for name in readers if (each := predicted_until(con, name, stream)) is not None]
     hidden, passed = piece.memory.hidden[at], max(said, default=None)
     append_hidden(con, model, stream, references["made_at"], hidden, subject.now, passed)

@@ -20,7 +20,7 @@ from sensors.runs import about, reason_to_wait
 
 ADVANCE, TRAIN = "advance", "train_on_pivot"
 TICK_SECONDS = 20.0
-LONGEST_BACKOFF_SECONDS = 300  # a close that lands is taken up at once, with all that is due before it
+LONGEST_WAIT_SECONDS = 300  # a close that lands is taken up at once, with all that is due before it
 QUIET_SECONDS = 5.0  # until the tables are asked what was left: the next close usually comes first
 PAUSE_SECONDS = 0.01
 MANY_SEGMENTS = 500  # of books and trades, that wait for a candle no longer
@@ -65,8 +65,9 @@ def wait_for_candles(
                 attempt, seconds = tried(behind, who, now)
                 if seconds <= 0:
                     behind = f"{who}#{attempt}#{now.timestamp():.0f}"
-                    return _run(f"left {close.isoformat()}#{attempt}", close, f"{landed}|{behind}", leave_pivots=False)
-                reason = f"{who} did not learn in {attempt} tries: waiting {seconds:.0f} s more"
+                    key = f"left {close.isoformat()}, tried {now.isoformat()}"
+                    return _run(key, close, f"{landed}|{behind}", leave_pivots=False)
+                reason = f"{who} did not learn (tries: {attempt}): waiting {seconds:.0f} s more"
         time.sleep(PAUSE_SECONDS)
     return dg.SkipReason(reason or f"no closed candle has landed in the last {tick_seconds:g} s")
 
@@ -81,9 +82,9 @@ def tried(before: str, who: str, now: datetime) -> tuple[int, float]:
     if last != who:
         return 0, 0.0
     attempt, passed = int(rest[0]) + 1, max(now.timestamp() - float(rest[1]), 0.0)  # the clock may have been set back
-    if passed > 2 * LONGEST_BACKOFF_SECONDS:
+    if passed > 2 * LONGEST_WAIT_SECONDS:
         return 0, 0.0
-    return attempt, min(2 ** min(attempt, 16), LONGEST_BACKOFF_SECONDS) - passed
+    return attempt, min(2 ** min(attempt, 16), LONGEST_WAIT_SECONDS) - passed
 
 
 def _left(instance: dg.DagsterInstance) -> dict[tuple[str, str], datetime]:
@@ -104,7 +105,7 @@ def _left(instance: dg.DagsterInstance) -> dict[tuple[str, str], datetime]:
 
 
 def _run(key: str, moment: datetime, cursor: str, *, leave_pivots: bool) -> dg.SensorResult:
-    """A run of that key, which says which try it is: of two runs with one key Dagster starts only the first."""
+    """A run of that key, which no other try has: of two runs with one key Dagster starts only the first."""
     request = dg.RunRequest(
         run_key=key,
         run_config={"ops": {"take_up_predict_settle_train": {"config": {"leave_pivots": leave_pivots}}}},

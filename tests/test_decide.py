@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from assets.live import tell_failures
-from hindsight.advance import MIXTURE, advance
+from hindsight.advance import advance
 from hindsight.decide import decide
 from hindsight.decision_printing import print_decisions
 from hindsight.health.alerts import standing
@@ -31,6 +31,7 @@ from hindsight.market.streams import Stream, Window, to_ms
 from hindsight.settings import Settings
 from hindsight.status import status
 from hindsight.store.decision_tables import append_decisions, read_gate
+from hindsight.store.failure_tables import MIXTURE
 from hindsight.store.inference_tables import append
 from hindsight.store.learning_questions import decisions_not_adding_up, decisions_standing_twice
 from hindsight.store.warehouse import Warehouse

@@ -4,7 +4,6 @@ Another package brings them: `loud` raises while a file is there, and `reader` r
 cannot be imported while another file is there, and `listener` reads that one.
 """
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -19,12 +18,13 @@ from hindsight.advance import Advanced, advance, learn_from_pivots
 from hindsight.errors import ModelUnloadable, SettingRefused
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.sources import open_source
-from hindsight.lessons import MIXTURE, Taught, learn_each
+from hindsight.lessons import Taught, learn_each
 from hindsight.market.streams import Window, to_ms
 from hindsight.settings import Settings, load
-from hindsight.store.failure_tables import read_model_failures
+from hindsight.store.failure_tables import MIXTURE, read_model_failures
+from hindsight.store.inference_tables import learners_of
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.models.registry import in_levels, model_of, unloadable
+from hindsight.training.models.registry import in_levels, may_read, model_of, unloadable
 from hindsight.verify import references_not_resolving
 from pipelines.backfill import run_job
 from pipelines.definitions import defs
@@ -190,7 +190,7 @@ def late(settings: Settings, now: datetime) -> Advanced:
 
 def failures(settings: Settings) -> pl.DataFrame:
     with warehouse(settings).reading() as con:
-        return read_model_failures(con)
+        return read_model_failures(con, settings.models)
 
 
 def assert_same(one: Settings, other: Settings, models: tuple[str, ...], table: Callable) -> None:
@@ -234,7 +234,7 @@ def test_a_model_that_raises_at_some_closes_is_masked_counted_and_catches_up_by_
     assert decided["probability"].is_not_null().all()
     (told,) = failures(settings).rows(named=True)
     assert (told["model"], told["error"], told["message"]) == ("loud", "ZeroDivisionError", "it hurts")
-    assert (told["is_its_own"], told["times"], told["ended_at"]) == (True, 6, None)
+    assert (told["times"], told["ended_at"]) == (6, None)
     assert told["first_at"] == hurt[0] + timedelta(seconds=2)
     assert told["last_at"] == hurt[-1] + timedelta(seconds=40)
 
@@ -309,67 +309,51 @@ def teach(settings: Settings, until: datetime, *models: str) -> Taught:
     return learn_each(settings, [(settings.streams[0], until)], lambda *_: None, until, models)
 
 
-def test_in_a_backfill_one_that_fails_stops_neither_the_others_nor_those_that_read_it_nor_the_decisions(
+def test_in_a_backfill_those_that_read_one_that_fails_and_the_decisions_wait_and_nothing_is_lost(
     venue_home: Settings, copy_home: Callable, package: Package, table: Callable
 ):
-    settings = copy_home(venue_home, models=("reader", "loud", "cnn"), **QUICK)
-    without = copy_home(venue_home, models=("cnn",), **QUICK)
+    """Once it is mended, all is as if nothing had been: to the bit what a home has in which it never failed."""
+    models = ("reader", "loud", "cnn")
+    settings, never = (copy_home(venue_home, models=models, **QUICK) for _ in range(2))
     stream = settings.streams[0]
     assert teach(settings, HISTORY).failures == {}
     package.is_hurt(True)
     for times in (1, 2):
-        taught = teach(settings, END)
+        taught = learn_each(settings, [(stream, END)], lambda *_: None, END + times * MINUTE)
         assert list(taught.failures) == [(stream, "loud")]
         with pytest.raises(ZeroDivisionError, match="it hurts"):
             taught.raise_failures()
-        assert failures(settings).select("model", "times", "first_at", "ended_at").rows() == [("loud", 1, END, None)]
-        learned = table(settings, "learned_until", "model").select("model", "until").rows()
-        assert learned == [("cnn", END), ("loud", HISTORY), ("reader", END)]
-        decided = table(settings, "decisions", "made_at")
-        assert decided["made_at"].max() == END, times
-    before = {name: table(settings, name, order) for name, order in LEARNED.items()}
+        told = failures(settings).select("model", "times", "first_at", "last_at", "ended_at").rows()
+        assert told == [("loud", times, END + MINUTE, END + times * MINUTE, None)]
+        learned = dict(table(settings, "learned_until", "model").select("model", "until").rows())
+        assert learned == {"cnn": END, "loud": HISTORY, "reader": HISTORY}
+        assert table(settings, "decisions", "made_at")["made_at"].max() == HISTORY
 
     package.is_hurt(False)
-    later = END + 30 * MINUTE
     assert teach(settings, END).failures == {}
-    assert set(table(settings, "learned_until", "model")["until"]) == {END}
     assert failures(settings)["ended_at"].to_list() == [END]
-    assert table(settings, "decisions", "made_at").equals(decided)
-    others = pl.col("model") != "loud"
-    for name in ("inference_references", "training_steps", "outcomes"):
-        assert table(settings, name, LEARNED[name]).filter(others).equals(before[name].filter(others)), name
-    assert teach(settings, later).failures == {}
+    for until in (HISTORY, END):
+        teach(never, until)
+    assert_same(settings, never, models, table)
+    decided, expected = (table(each, "decisions", "made_at") for each in (settings, never))
+    assert decided["made_at"].max() == END
+    assert decided.equals(expected)
     with warehouse(settings).reading() as con:
-        assert references_not_resolving(settings, con, stream, Window(start=START, end=later)).is_empty()
-        sql = "select min(made_at), max(made_at) from hidden_states where model = 'loud' and available_at > made_at"
-        assert con.execute(sql).fetchall() == [(HISTORY + MINUTE, END)]
-    teach(without, HISTORY)
-    teach(without, END)
-    teach(without, later)
-    assert_same(settings, without, ("cnn",), table)
+        assert references_not_resolving(settings, con, stream, Window(start=START, end=END)).is_empty()
 
 
-def test_where_all_fail_or_the_model_is_not_at_fault_a_backfill_waits(
-    venue_home: Settings, copy_home: Callable, package: Package, table: Callable
+def test_of_a_model_that_cannot_be_loaded_nobody_knows_whom_it_reads(
+    venue_home: Settings, copy_home: Callable, package: Package
 ):
-    """What a full disk or a wrong setting has stopped is made once that is mended, with everybody in it."""
-    alone = copy_home(venue_home, models=("loud",), **QUICK)
-    package.is_hurt(True)
-    assert list(teach(alone, HISTORY).failures) == [(alone.streams[0], "loud")]
-    assert table(alone, "decisions", "made_at").is_empty()
-    package.is_hurt(False)
-    settings = copy_home(venue_home, models=("cnn", "loud", "reader"), **QUICK)
-    assert teach(settings, HISTORY).failures == {}
-    # The checkpoints of one model cannot be written.
-    folder = settings.checkpoints_path / "loud"
-    shutil.rmtree(folder)
-    folder.write_text("a file stands where the folder should be")
-    failed = teach(settings, END).failures
-    assert (settings.streams[0], "loud") in failed
-    assert failures(settings)["is_its_own"].to_list() == [False]
-    until = dict(table(settings, "learned_until", "model").select("model", "until").rows())
-    assert (until["cnn"], until["reader"]) == (END, HISTORY)
-    assert table(settings, "decisions", "made_at")["made_at"].max() == HISTORY
+    """So states of any other one that came after it had gone on are taken to have been too late for it."""
+    settings = copy_home(venue_home, models=("absent", "cnn"), **QUICK)
+    teach(settings, HISTORY)
+    assert not may_read("absent", "cnn")
+    assert may_read("listener", "absent")
+    package.is_away(True)
+    with warehouse(settings).reading() as con:
+        assert [name for name in learners_of(con, settings.streams[0]) if may_read(name, "cnn")] == ["absent"]
+    assert may_read("no longer installed", "cnn")
 
 
 def test_a_gate_that_fails_is_counted_as_the_mixture(
@@ -413,11 +397,8 @@ def test_a_run_with_a_model_that_fails_tells_what_the_others_did_and_then_fails_
             assert [key.split(",")[0] for key in told] == ["cnn", "reader", "decisions"]
         (failed,) = instance.get_run_records(dg.RunsFilter(job_name="backfill"))
         assert failed.dagster_run.status == dg.DagsterRunStatus.FAILURE
-    assert dict(table(settings, "learned_until", "model").select("model", "until").rows()) == {
-        "cnn": HISTORY,
-        "reader": HISTORY,
-    }
-    assert len(table(settings, "decisions", "made_at")) > 50
+    assert table(settings, "learned_until", "model").select("model", "until").rows() == [("cnn", HISTORY)]
+    assert table(settings, "decisions", "made_at").is_empty()
 
     asked = {"ops": {"due": {"config": {"stream": str(stream), "until": HISTORY.isoformat()}}}}
     done = defs.resolve_job_def("learn").execute_in_process(run_config=asked, raise_on_error=False)
@@ -443,5 +424,4 @@ def test_a_backfill_with_a_model_that_does_not_import_learns_the_others(
     package.is_away(True)
     with open_instance(settings), pytest.raises(ModelUnloadable, match="a library of its own is away"):
         run_job("backfill", settings.streams[0], Window(start=START, end=HISTORY), silence)
-    assert table(settings, "learned_until", "model")["model"].to_list() == ["cnn"]
-    assert table(settings, "decisions", "made_at")["made_at"].max() == HISTORY
+    assert table(settings, "learned_until", "model").select("model", "until").rows() == [("cnn", HISTORY)]

@@ -4,20 +4,13 @@ A note of a failure is not worth a failure: where the warehouse cannot be had, w
 """
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import duckdb
 import polars as pl
 
-from hindsight.errors import (
-    CheckpointUnreadable,
-    HindsightError,
-    ModelBroken,
-    ModelUnloadable,
-    SchemaMismatch,
-    SkipThisCandle,
-)
+from hindsight.errors import HindsightError, WarehouseLocked, WarehouseUnusable
 from hindsight.market.streams import Stream
 from hindsight.store.rows import OF_STREAM, select, stream_key
 from hindsight.store.warehouse import Warehouse
@@ -25,62 +18,70 @@ from hindsight.store.warehouse import Warehouse
 logger = logging.getLogger(__name__)
 Key = tuple[Stream, str]  # a model of a stream
 LONGEST_MESSAGE = 1000
-OF_A_MODEL = (ModelBroken, ModelUnloadable, CheckpointUnreadable, SchemaMismatch, SkipThisCandle)
-OF_NO_MODEL = (HindsightError, OSError, MemoryError, duckdb.Error)  # but those above
+MIXTURE = "mixture"  # stands for the decision where a model is named
+OF_THE_WAREHOUSE = (WarehouseLocked, WarehouseUnusable)  # to note those, it would be waited for once more
 
 
 def note_outcomes(warehouse: Warehouse, failures: Mapping[Key, Exception], well: Collection[Key], at: datetime) -> None:
     """Counts the failures of a call, and ends those of the models that have done what was due in it.
 
-    The same call again, at the same instant, counts nothing twice. Never raises for a warehouse that cannot be had.
+    The same call again, at the same instant, counts nothing twice. Never raises for a warehouse that cannot be had;
+    what failed because of it is no failure of a model.
     """
-    if not failures and not well:
+    noted = {key: error for key, error in failures.items() if not isinstance(error, OF_THE_WAREHOUSE)}
+    if not noted and not well:
         return
     try:
         with warehouse.reading() as con:
             failing = {(stream, model) for stream, model in well if model in failing_models(con, stream)}
-        if failures or failing:
+        if noted or failing:
             with warehouse.writing() as con:
-                for (stream, model), error in failures.items():
+                for (stream, model), error in noted.items():
                     _count(con, stream, model, error, at)
-                for stream, model in failing - failures.keys():
+                for stream, model in failing - noted.keys():
                     _end(con, stream, model, at)
     except (HindsightError, duckdb.Error) as trouble:
-        told = ", ".join(f"{model} of {stream}: {error!r}" for (stream, model), error in failures.items())
+        told = ", ".join(f"{model} of {stream}: {said_by(error)}" for (stream, model), error in noted.items())
         logger.warning("failures are not noted (%s): %s", told or "some have ended", trouble)
 
 
-def failing_models(con: duckdb.DuckDBPyConnection, stream: Stream, *, own: bool = False) -> set[str]:
-    """The models whose last lesson on this stream failed; with `own`, those that are at fault themselves."""
-    sql = f"select model from model_failures where {OF_STREAM} and ended_at is null and (is_its_own or not $own)"
-    return {model for (model,) in con.execute(sql, {"own": own, **stream_key(stream)}).fetchall()}
+def failing_models(con: duckdb.DuckDBPyConnection, stream: Stream) -> set[str]:
+    """The models whose last lesson on this stream failed."""
+    sql = f"select model from model_failures where {OF_STREAM} and ended_at is null"
+    return {model for (model,) in con.execute(sql, stream_key(stream)).fetchall()}
 
 
-def read_model_failures(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    """Every failure in the columns of the table, those that are not over first, then the newest."""
+def said_by(error: Exception) -> str:
+    """The class and message of whatever a package raises, as text that can be stored."""
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # its `__str__` is theirs as well
+        said = type(error).__name__
+    return said.encode("utf-8", "replace").decode()
+
+
+def read_model_failures(con: duckdb.DuckDBPyConnection, models: Sequence[str]) -> pl.DataFrame:
+    """Every failure of these models, and of decisions, in the columns of the table; those that are not over first, then
+    the newest."""
     return select(
         con,
         """
         select *
         from model_failures
+        where list_contains($models, model)
         order by ended_at is not null, last_at desc, model, venue, symbol, timeframe, error
         """,
+        models=[*models, MIXTURE],
     )
-
-
-def is_its_own(error: Exception) -> bool:
-    """Whether a model is at fault, and not the machine, a setting, or somebody who was faster."""
-    return isinstance(error, OF_A_MODEL) or not isinstance(error, OF_NO_MODEL)
 
 
 def _count(con: duckdb.DuckDBPyConnection, stream: Stream, model: str, error: Exception, at: datetime) -> None:
     key = {"model": model, "error": type(error).__name__, **stream_key(stream)}
-    values = {"message": str(error)[:LONGEST_MESSAGE], "own": is_its_own(error), "at": at}
+    values = {"message": said_by(error).partition(": ")[2][:LONGEST_MESSAGE], "at": at}
     is_known = con.execute(
         f"""
         update model_failures
-        set times = times + if(last_at = $at, 0, 1), message = $message, is_its_own = $own, last_at = $at,
-            ended_at = null
+        set times = times + if(last_at = $at, 0, 1), message = $message, last_at = $at, ended_at = null
         where {OF_STREAM}
           and model = $model
           and error = $error
@@ -91,8 +92,8 @@ def _count(con: duckdb.DuckDBPyConnection, stream: Stream, model: str, error: Ex
         con.execute(
             """
             insert into model_failures
-                (model, venue, symbol, timeframe, error, message, is_its_own, times, first_at, last_at)
-            values ($model, $venue, $symbol, $timeframe, $error, $message, $own, 1, $at, $at)
+                (model, venue, symbol, timeframe, error, message, times, first_at, last_at)
+            values ($model, $venue, $symbol, $timeframe, $error, $message, 1, $at, $at)
             """,
             {**key, **values},
         )

@@ -7,7 +7,7 @@ import duckdb
 import polars as pl
 
 from hindsight.market.streams import Stream, Window
-from hindsight.store.rows import in_order, insert, select, stream_key
+from hindsight.store.rows import OF_STREAM, in_order, insert, select, stream_key
 
 
 def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, window: Window) -> pl.DataFrame:
@@ -141,6 +141,12 @@ def add_refusals(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, fra
         .sort("first_at", "block")
     )
     insert(con, "refused_frames", together.with_columns(model=pl.lit(model)), stream)
+
+
+def learners_of(con: duckdb.DuckDBPyConnection, stream: Stream) -> list[str]:
+    """The models that have ever learned from `stream`, by name."""
+    sql = f"select distinct model from learned_until where {OF_STREAM} order by model"
+    return [model for (model,) in con.execute(sql, stream_key(stream)).fetchall()]
 
 
 def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> tuple[datetime, datetime] | None:

@@ -177,12 +177,6 @@ def by_model(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window:
             yield learned.join(counted, on=["month", "model"], how="left", maintain_order="left").fill_null(0)
 
 
-def models_of(con: duckdb.DuckDBPyConnection, stream: Stream) -> list[str]:
-    """The models that have ever learned from `stream`."""
-    sql = f"select distinct model from learned_until where {OF_STREAM} order by model"
-    return select(con, sql, **stream_key(stream))["model"].to_list()
-
-
 def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
     """Per month, model, target and predictor (the model and its baselines): accuracy, log loss, regression loss."""
     sql = """
@@ -192,7 +186,7 @@ def scores_by_month(con: duckdb.DuckDBPyConnection, stream: Stream, window: Wind
                sum(regression_loss_sum)
                  / nullif(sum(settled) filter (regression_loss_sum is not null), 0) as regression_loss
         from scores
-        where {of_stream} and day >= $start::date and day <= $end::date
+        where {of_stream} and day >= $start::date and day < $end::date
         group by all
         order by all"""
     return _asked(con, sql, stream, window)

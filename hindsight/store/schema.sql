@@ -303,7 +303,6 @@ create table if not exists model_failures (      -- lessons and decisions that r
     venue varchar not null, symbol varchar not null, timeframe varchar not null,
     error varchar not null,              -- the class of the exception
     message varchar not null,            -- of the last time
-    is_its_own boolean not null,         -- the model is at fault, and not the machine or a setting
     times integer not null,
     first_at timestamptz not null, last_at timestamptz not null,         -- by the clock of whoever caught it
     ended_at timestamptz                 -- it has done what was due since; null while it fails

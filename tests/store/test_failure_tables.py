@@ -5,23 +5,14 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-import duckdb
 import pytest
 
-from hindsight.errors import (
-    CheckpointUnreadable,
-    DeviceFailed,
-    LearnerBusy,
-    ModelBroken,
-    ModelUnloadable,
-    ReferenceUnresolvable,
-    SettingRefused,
-    WarehouseUnusable,
-)
+from hindsight.errors import ModelBroken, WarehouseLocked, WarehouseUnusable
 from hindsight.market.streams import Stream
-from hindsight.store.failure_tables import failing_models, is_its_own, note_outcomes, read_model_failures
+from hindsight.store.failure_tables import MIXTURE, failing_models, note_outcomes, read_model_failures
 from hindsight.store.warehouse import Warehouse
 
+MODELS = ("cnn", "lstm")
 ETH, BTC = (Stream(venue="simulated", symbol=f"{name}/USDT", timeframe="1m") for name in ("ETH", "BTC"))
 START, MINUTE = datetime(2024, 3, 1, tzinfo=UTC), timedelta(minutes=1)
 HOLD = """
@@ -38,7 +29,7 @@ def noted(warehouse: Warehouse) -> Callable[..., list[tuple]]:
 
     def read(*columns: str) -> list[tuple]:
         with warehouse.reading() as con:
-            return read_model_failures(con).sort("first_at", "model", "symbol").select(columns).rows()
+            return read_model_failures(con, MODELS).sort("first_at", "model", "symbol").select(columns).rows()
 
     return read
 
@@ -79,36 +70,49 @@ def test_a_model_that_is_well_again_ends_all_its_failures_on_that_stream_and_may
     ]
     with warehouse.reading() as con:
         assert (failing_models(con, ETH), failing_models(con, BTC)) == (set(), {"cnn"})
-        assert read_model_failures(con)["symbol"].to_list() == ["BTC/USDT"] * 2 + ["ETH/USDT"] * 2
+        assert read_model_failures(con, MODELS)["symbol"].to_list() == ["BTC/USDT"] * 2 + ["ETH/USDT"] * 2
     note_outcomes(warehouse, {(ETH, "cnn"): ValueError("c")}, (), START + 3 * MINUTE)
     assert (START, START + 3 * MINUTE, 2, None) in noted("first_at", "last_at", "times", "ended_at")
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise TypeError("no words")
+
+
 @pytest.mark.parametrize(
-    ("error", "own"),
+    ("error", "message"),
     [
-        (ModelBroken("NaN"), True),
-        (ModelUnloadable("no such module"), True),
-        (CheckpointUnreadable("truncated"), True),
-        (ReferenceUnresolvable("gone"), True),
-        (ZeroDivisionError("in its forward"), True),
-        (RuntimeError("shapes"), True),
-        (SettingRefused("another rule"), False),
-        (DeviceFailed("the GPU is full"), False),
-        (LearnerBusy("a backfill"), False),
-        (WarehouseUnusable("disk full"), False),
-        (OSError("disk full"), False),
-        (MemoryError(), False),
-        (duckdb.IOException("locked"), False),
+        (Mute(), ""),
+        (ValueError("a path: \udcff"), "a path: ?"),
+        (ValueError(""), ""),
+        (ValueError("x" * 5000), "x" * 1000),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+    ids=["its words raise", "no text", "nothing", "very long"],
 )
-def test_a_model_is_at_fault_for_what_it_raises_itself(warehouse: Warehouse, error: Exception, own: bool):
-    assert is_its_own(error) == own
+def test_whatever_an_exception_says_is_noted_and_keeps_no_other_from_being_noted(
+    warehouse: Warehouse, noted: Callable, error: Exception, message: str
+):
+    note_outcomes(warehouse, {(ETH, "cnn"): error, (ETH, "lstm"): KeyError("b")}, (), START)
+    assert noted("model", "error", "message") == [
+        ("cnn", type(error).__name__, message),
+        ("lstm", "KeyError", "'b'"),
+    ]
+
+
+@pytest.mark.parametrize("error", [WarehouseLocked("a shell"), WarehouseUnusable("disk full")])
+def test_what_the_warehouse_is_at_fault_for_is_no_failure_of_a_model(
+    warehouse: Warehouse, noted: Callable, error: Exception
+):
     note_outcomes(warehouse, {(ETH, "cnn"): error}, (), START)
+    assert not warehouse.path.exists()
+
+
+def test_models_that_nobody_asks_for_are_not_told(warehouse: Warehouse):
+    failed = {(ETH, model): ValueError("a") for model in ("cnn", "removed", MIXTURE)}
+    note_outcomes(warehouse, failed, (), START)
     with warehouse.reading() as con:
-        assert failing_models(con, ETH) == {"cnn"}
-        assert failing_models(con, ETH, own=True) == ({"cnn"} if own else set())
+        assert read_model_failures(con, ["cnn", "lstm"])["model"].to_list() == ["cnn", MIXTURE]
 
 
 def test_a_call_without_failures_writes_nothing(warehouse: Warehouse):
@@ -127,5 +131,5 @@ def test_a_warehouse_that_cannot_be_had_is_told_and_raises_nothing(
         assert shell.stdout.readline() == "held\n"
         note_outcomes(warehouse, {(ETH, "cnn"): ValueError("a")}, (), START)
         shell.stdin.close()
-    assert "failures are not noted (cnn of simulated ETH/USDT 1m: ValueError('a'))" in caplog.text
+    assert "failures are not noted (cnn of simulated ETH/USDT 1m: ValueError: a)" in caplog.text
     assert noted("model") == []

@@ -113,6 +113,14 @@ def unloadable(names: Iterable[str]) -> dict[str, ModelUnloadable]:
     return found
 
 
+def may_read(name: str, model: str) -> bool:
+    """Whether one model reads another; of one that cannot be loaded, or is no longer there, nobody knows."""
+    try:
+        return model in model_of(name).reads
+    except SettingRefused:
+        return True
+
+
 def _reads(name: str) -> tuple[str, ...]:
     """Whom a model reads; of one that cannot be loaded nobody knows, and its place in the order is as good as any."""
     return () if unloadable([name]) else model_of(name).reads
