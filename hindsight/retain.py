@@ -30,16 +30,14 @@ from hindsight.training.memory import Memory
 from hindsight.training.metrics import LOG_LOSS, Metric
 from hindsight.training.models.registry import model_of
 
+FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")
+
 
 class Needed(NamedTuple):
     """The checkpoints that pending references name: those from `since` on have made them, and `serving` served then."""
 
     since: int
-    serving: frozenset[int] = frozenset()
-
-
-NONE_NEEDED = Needed(since=2**31)
-FLAGS = ("is_best", "is_latest", "is_pinned", "is_serving", "is_snapshot")
+    serving: frozenset[int]
 
 
 def save_snapshots(
@@ -96,7 +94,7 @@ def judge(
     best: int,
     now: datetime,
     serves: int | None = None,
-    needed: Needed = NONE_NEEDED,
+    needed: Needed | None = None,
     metric: Metric = LOG_LOSS,
 ) -> tuple[pl.DataFrame, list[Path]]:
     """All checkpoints with their flags set anew, and the files of those that are evicted now.
@@ -118,8 +116,9 @@ def judge(
         is_latest=newest.fill_null(False),
         is_serving=pl.when(promoted.any()).then(promoted).otherwise(newest).fill_null(False),
     )
-    is_needed = (pl.col("checkpoint_id") >= needed.since) | pl.col("checkpoint_id").is_in(needed.serving)
-    out = here & ~pl.any_horizontal(FLAGS) & ~is_needed
+    out = here & ~pl.any_horizontal(FLAGS)
+    if needed is not None:
+        out &= (pl.col("checkpoint_id") < needed.since) & ~pl.col("checkpoint_id").is_in(needed.serving)
     files = [Path(file) for file in judged.filter(out)["file"]]
     judged = judged.with_columns(evicted_at=pl.when(out).then(pl.lit(now, TIME)).otherwise("evicted_at"))
     return judged, files
@@ -133,7 +132,7 @@ def retain(
     saved: pl.DataFrame,
     now: datetime,
     serves: int | None = None,
-    needed: Needed = NONE_NEEDED,
+    needed: Needed | None = None,
 ) -> list[Path]:
     """Adds `saved` to the checkpoints on record and returns the files that may go once this is committed."""
     if saved.is_empty():

@@ -21,7 +21,7 @@ from hindsight.inference.records import candle_records, pivot_records, reference
 from hindsight.market.streams import from_ms, to_ms
 from hindsight.piece import Piece, Subject
 from hindsight.promote import Champion, is_look, look, promotion_record
-from hindsight.retain import NONE_NEEDED, Needed, latest_snapshot, retain, save_snapshots
+from hindsight.retain import Needed, latest_snapshot, retain, save_snapshots
 from hindsight.store.hidden_tables import append_hidden
 from hindsight.store.inference_tables import (
     add_refusals,
@@ -223,12 +223,12 @@ def _look(subject: Subject, learner: Learner, piece: Piece, end: int, snapshots:
     return record
 
 
-def _needed(piece: Piece, end: int) -> Needed:
-    """The checkpoints that references name whose trend is neither graded nor expired."""
+def _needed(piece: Piece, end: int) -> Needed | None:
+    """The checkpoints that references name whose trend is neither graded nor expired; None where there are none."""
     memory, trend = piece.memory, piece.market.labels.trend
     pending = memory.made & (trend.settled >= end)
     if not pending.any():
-        return NONE_NEEDED
+        return None
     return Needed(int(memory.checkpoint[pending].min()), frozenset(memory.served_by[pending].tolist()))
 
 

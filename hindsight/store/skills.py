@@ -64,14 +64,14 @@ def read_skill(con: duckdb.DuckDBPyConnection, stream: Stream, model: str) -> Sk
               and settled > 0
             group by day, target
             having loss is not null and prior is not null
-            qualify dense_rank() over (order by day desc) <= {DAYS})
+            qualify dense_rank() over (order by day desc) <= $days)
         select day, sum(prior - loss), sum(loss)
         from answered
         group by day
         having count(*) = (select count(distinct target) from answered)
         order by day
         """,
-        {"model": model, **stream_key(stream)},
+        {"model": model, "days": DAYS, **stream_key(stream)},
     ).fetchall()
     days, gains, losses = zip(*found, strict=True) if found else ((), (), ())
     return SkillStanding(stream=stream, model=model, days=days, gains=gains, losses=losses)

@@ -29,11 +29,11 @@ def trading_scores(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
     decisions, net_return, sharpe (per year), max_drawdown, hit_rate, turnover (units per day), time_in_market. However
     long it has traded, no more than those days are read.
     """
-    newest = f"made_at >= (select date_trunc('day', max(made_at)) - interval {DAYS - 1} days from experiences)"
+    newest = "made_at >= (select date_trunc('day', max(made_at)) - to_days($days) from experiences)"
     return pl.DataFrame(
         [
             {**dict(zip(LEARNER, learner, strict=True)), "since": days["day"][0], **_figures(days)}
-            for learner, days in _sums_by_day(con, newest).group_by(LEARNER, maintain_order=True)
+            for learner, days in _sums_by_day(con, newest, days=DAYS - 1).group_by(LEARNER, maintain_order=True)
         ],
         schema={**dict.fromkeys(LEARNER, pl.String), "since": pl.Date, **FIGURES},
     )
