@@ -17,6 +17,7 @@ class Beside:
         self.stop = stop
         self.failure: BaseException | None = None
         self._tasks: set[asyncio.Task[object]] = set()
+        self._quiet: set[asyncio.Task[object]] = set()
 
     def start(self, work: Work) -> asyncio.Task[object]:
         task: asyncio.Task[object] = asyncio.create_task(work)
@@ -26,7 +27,7 @@ class Beside:
 
     def start_quietly(self, work: Work) -> None:
         """For work that may fail now, and is done again before long."""
-        self.start(_quietly(work))
+        self._quiet.add(self.start(work))
 
     async def cancel(self, but: asyncio.Task[object]) -> None:
         """Ends everything but one task."""
@@ -36,14 +37,13 @@ class Beside:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[object]) -> None:
+        is_quiet = task in self._quiet
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.failure = self.failure or error
-            self.stop.set()
-
-
-async def _quietly(work: Work) -> None:
-    try:
-        await work
-    except (VenueUnavailable, HomeUnwritable) as error:
-        logger.warning("%s", error)
+        self._quiet.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if is_quiet and isinstance(error, VenueUnavailable | HomeUnwritable):
+            logger.warning("%s", error)
+            return
+        self.failure = self.failure or error
+        self.stop.set()
