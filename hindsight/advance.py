@@ -18,7 +18,7 @@ from hindsight.exchange.landing import Landing
 from hindsight.inference.shape import frame_shape
 from hindsight.ingest import Ingested, ingest
 from hindsight.learn import learn, learn_live
-from hindsight.lessons import told_apart
+from hindsight.lessons import Teachable, told_apart
 from hindsight.market.streams import EPOCH, Stream
 from hindsight.recall_blocks import A_MINUTE, BOOK_PATIENCE, Shared
 from hindsight.settings import Settings
@@ -26,7 +26,7 @@ from hindsight.store.book_tables import newest_book
 from hindsight.store.failure_tables import MIXTURE, note_outcomes
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.models.registry import in_levels, in_order
+from hindsight.training.models.registry import in_levels
 from hindsight.write import LearnReport
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     advanced = Advanced(_ingest(settings, warehouse, landing, clock))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     shared = {stream: Shared() for stream in fresh}
-    with _lessons(settings, advanced, shared, clock, leave_pivots=leave_pivots) as lessons:
+    teachable = told_apart(settings)
+    with _lessons(teachable, advanced, shared, clock, leave_pivots=leave_pivots) as lessons:
         _step(settings, advanced, lessons)
         _decide(settings, advanced, shared, clock)
         yield advanced
@@ -72,7 +73,7 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
             left = left_unlearned(con, idle, settings.models)
         late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
     shared = {stream: Shared() for stream in late}
-    with _lessons(settings, advanced, shared, clock, leave_pivots=False) as lessons:
+    with _lessons(teachable, advanced, shared, clock, leave_pivots=False) as lessons:
         _step(settings, advanced, lessons)
         _decide(settings, advanced, shared, clock)
         _step(settings, advanced, lessons)
@@ -84,12 +85,12 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
     """Takes up what has landed, and where frames hold the book, its last second as well, which may be on its way."""
     taken = ingest(warehouse, landing, clock, max_gap=settings.max_gap)
     closed = {stream: one.closed for stream, one in taken.streams.items() if one.closed is not None}
-    shapes = {
-        each: frame_shape(settings.frame, each, lookback=settings.lookback, warmup=settings.warmup)
-        for each in settings.predicted_streams
+    waiting = {
+        stream: closed[stream]
+        for stream in settings.predicted_streams
+        if stream in closed
+        and frame_shape(settings.frame, stream, lookback=settings.lookback, warmup=settings.warmup).book
     }
-    with_book = [each for each, shape in shapes.items() if shape.book]
-    waiting = {stream: closed[stream] for stream in with_book if stream in closed}
     patience = BOOK_PATIENCE * settings.venue_speed
     for _ in range(int(BOOK_PATIENCE / PAUSE) if waiting else 0):
         with warehouse.reading() as con:
@@ -104,7 +105,7 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
 
 @contextmanager
 def _lessons(
-    settings: Settings,
+    teachable: Teachable,
     advanced: Advanced,
     shared: Mapping[Stream, Shared],
     clock: Callable[[], datetime],
@@ -115,17 +116,15 @@ def _lessons(
 
     A model that cannot be taught at all fails here.
     """
-    loaded, refused = told_apart(settings)
-    teachable = [model for model in in_order(loaded.models) if model not in refused]
     for stream in shared:
-        advanced.failures.update({(stream, model): error for model, error in refused.items()})
+        advanced.failures.update({(stream, model): error for model, error in teachable.refused.items()})
     with ExitStack() as stack:
         yield {
             (stream, model): stack.enter_context(
-                closing(learn_live(loaded, stream, model, clock, leave_pivots=leave_pivots, shared=each))
+                closing(learn_live(teachable.settings, stream, model, clock, leave_pivots=leave_pivots, shared=each))
             )
             for stream, each in shared.items()
-            for model in teachable
+            for model in teachable.models
         }
 
 
@@ -136,8 +135,7 @@ def learn_from_pivots(
 
     Pivots of streams that nobody predicts are passed over.
     """
-    advanced, loaded, refused = Advanced(), *told_apart(settings)
-    teachable = [model for model in in_order(loaded.models) if model not in refused]
+    advanced, (loaded, teachable, refused) = Advanced(), told_apart(settings)
     for stream, close in pivots:
         if stream not in settings.predicted_streams:
             continue

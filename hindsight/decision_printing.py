@@ -1,11 +1,10 @@
 """Decisions for the terminal: what was decided and from what, how good it was; and where nothing could be predicted."""
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hindsight.fact_table import print_facts, shown
+from hindsight.fact_table import print_facts, shown, slim_table
 from hindsight.store.trading import DAYS
 
 STREAM = ("venue", "symbol", "timeframe")
@@ -32,15 +31,7 @@ def print_refused(console: Console, refused: pl.DataFrame) -> None:
     """Nothing where every frame was whole."""
     if refused.is_empty():
         return
-    table = Table(
-        title="Refused: closes without a prediction, because a block was not whole",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = slim_table("Refused: closes without a prediction, because a block was not whole")
     for name in ("model", "block"):
         table.add_column(name)
     for name in ("closes", "fewest"):

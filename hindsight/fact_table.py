@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +20,19 @@ def print_facts(console: Console, title: str, facts: Mapping[str, Sequence[objec
         # An id is copied, not counted.
         table.add_row(name, *(str(value) if name == "newest reference" else shown(value) for value in values))
     console.print(table)
+
+
+def slim_table(title: str | None = None) -> Table:
+    """An empty table without lines between its columns, for rows that are too wide for others."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
 
 
 def shown(value: object) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from hindsight.decide import DecideReport, decide
 from hindsight.errors import ModelUnloadable
@@ -47,7 +48,7 @@ def learn_each(
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     chosen = in_order([*settings.models, *(name for name in models if name not in settings.models)])
-    taught, loaded, refused = Taught(), *told_apart(settings)
+    taught, (loaded, _, refused) = Taught(), told_apart(settings)
     for stream, until in lessons:
         for model in (name for name in chosen if not models or name in models):
             key = (stream, model)
@@ -70,22 +71,27 @@ def learn_each(
     return taught
 
 
-def told_apart(settings: Settings) -> tuple[Settings, dict[str, ModelUnloadable]]:
-    """The settings with those models alone that can be loaded, for lessons; and why others cannot be taught.
+class Teachable(NamedTuple):
+    """The settings with those models alone that can be loaded; of them those that can be taught, in order; and why
+    others cannot."""
 
-    A model that reads one that cannot be loaded is among those: how wide its frame is, nobody knows. Raises
-    SettingRefused for an unknown one.
-    """
+    settings: Settings
+    models: list[str]
+    refused: dict[str, ModelUnloadable]
+
+
+def told_apart(settings: Settings) -> Teachable:
+    """Which models can be taught: not one that reads one that cannot be loaded, for how wide its frame is, nobody
+    knows. Raises SettingRefused for an unknown one."""
     missing = unloadable(settings.models)
-    if not missing:
-        return settings, {}
     loaded = tuple(name for name in settings.models if name not in missing)
     refused = dict(missing)
     for name in loaded:
         for read in model_of(name).reads:
             if read in missing:
                 refused[name] = ModelUnloadable(f"model {name!r} reads {read!r}: {missing[read]}")
-    return settings.model_copy(update={"models": loaded}), refused
+    teachable = [name for name in in_order(loaded) if name not in refused]
+    return Teachable(settings.model_copy(update={"models": loaded}), teachable, refused)
 
 
 def _fail(taught: Taught, warehouse: Warehouse, key: tuple[Stream, str], error: Exception, now: datetime) -> None:

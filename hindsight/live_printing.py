@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from hindsight.fact_table import print_facts, shown
+from hindsight.fact_table import print_facts, shown, slim_table
 from hindsight.health.findings import Finding, Kind
 from hindsight.health.report import Health
 from hindsight.store.standings import Lateness, LearnerStanding, Standings
@@ -57,15 +55,7 @@ def _print_feed(console: Console, findings: Sequence[Finding]) -> None:
     feed, *parts = findings
     lost = feed.figures.get("lost_rows")
     title = f"Feed: {_verdict(feed)}, heartbeat {_seconds(feed)} s old" + (f", {lost} rows lost" if lost else "")
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = slim_table(title)
     table.add_column("part", no_wrap=True)
     table.add_column("state")
     for name in ("age", *COUNTS.values()):

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from hindsight.fact_table import shown
+from hindsight.fact_table import shown, slim_table
 from hindsight.status import ModelStatus
 
 SNAPSHOTS_SHOWN = 5  # of those that are kept for nothing else
@@ -41,7 +39,7 @@ def _heading(each: ModelStatus) -> str:
 def _print_checkpoints(console: Console, checkpoints: pl.DataFrame) -> None:
     is_plain = ~pl.any_horizontal("is_best", "is_latest", "is_serving", "is_pinned")
     plain = checkpoints.filter(is_plain)["checkpoint_id"].tail(SNAPSHOTS_SHOWN)
-    table = _table()
+    table = slim_table()
     for name in ("checkpoint", "trained until", "value", "scored"):
         table.add_column(name, justify="left" if name == "trained until" else "right", no_wrap=True)
     table.add_column("kept as")
@@ -58,7 +56,7 @@ def _print_checkpoints(console: Console, checkpoints: pl.DataFrame) -> None:
 
 def _print_promotions(console: Console, promotions: pl.DataFrame) -> None:
     """Two lines each: the ids above, the mean losses and the interval of their difference below."""
-    table = _table()
+    table = slim_table()
     for name in ("at the close", "outcome", "champion", "challenger", "compared", "difference"):
         table.add_column(name, justify="left" if name in ("at the close", "outcome") else "right", no_wrap=True)
     for row in promotions.tail(PROMOTIONS_SHOWN).iter_rows(named=True):
@@ -79,7 +77,3 @@ def _print_promotions(console: Console, promotions: pl.DataFrame) -> None:
 def signed(value: float | None) -> str:
     """A difference as a table shows it; "?" where nothing can be said."""
     return "?" if value is None else f"{value:+.4f}"
-
-
-def _table() -> Table:
-    return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)

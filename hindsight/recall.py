@@ -34,7 +34,7 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.tape_changes import pivots_for
 from hindsight.store.training_tables import first_step, kept_checkpoints, newest_step, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
-from hindsight.training.checkpoints import Tensors, load
+from hindsight.training.checkpoints import Tensors, load, not_finite
 from hindsight.training.learner import Learner, new_learner, restore
 from hindsight.training.loop import train
 from hindsight.training.memory import Memory
@@ -306,12 +306,11 @@ def recall_lineage(
 
 def _finite(tensors: Tensors, file: str) -> Tensors:
     """The tensors themselves. Raises CheckpointUnreadable where a number of them is none: nothing comes of those."""
-    for name, values in tensors.items():
-        if not bool(values.isfinite().all()):
-            raise CheckpointUnreadable(
-                f"checkpoint {file} cannot be used: its {name} is not finite. Delete it: the weights are brought back"
-                " from an earlier snapshot and the training steps since"
-            )
+    if broken := not_finite(tensors):
+        raise CheckpointUnreadable(
+            f"checkpoint {file} cannot be used: its {broken[0]} is not finite. Delete it: the weights are brought back"
+            " from an earlier snapshot and the training steps since"
+        )
     return tensors
 
 

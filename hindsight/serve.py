@@ -26,6 +26,7 @@ from hindsight.store.promotion_tables import PROMOTION, append_promotion, read_p
 from hindsight.store.training_tables import first_step, newest_step, read_checkpoints, read_steps, replace_checkpoints
 from hindsight.store.warehouse import Warehouse
 from hindsight.teaching import taught_by_us
+from hindsight.training.checkpoints import not_finite
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import Snapshot
 from hindsight.training.metrics import Measured
@@ -143,11 +144,10 @@ def _before(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: 
 
 
 def _check_finite(learner: Learner, model: str, stream: Stream) -> None:
-    for name, values in learner.average.state_dict().items():
-        if not bool(values.isfinite().all()):
-            raise ModelBroken(
-                f"{model} of {stream}: {name} of checkpoint {learner.number} is not finite. Choose another checkpoint"
-            )
+    if broken := not_finite(learner.average.state_dict()):
+        raise ModelBroken(
+            f"{model} of {stream}: {broken[0]} of checkpoint {learner.number} is not finite. Choose another checkpoint"
+        )
 
 
 def _save(settings: Settings, stream: Stream, model: str, learner: Learner, choice: _Choice) -> pl.DataFrame:

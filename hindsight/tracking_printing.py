@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 from textwrap import shorten
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from hindsight.fact_table import print_facts, shown
+from hindsight.fact_table import print_facts, shown, slim_table
 from hindsight.health.judge_skill import judge_skill
 from hindsight.model_printing import signed
 from hindsight.store.skills import DAYS, WEEK, SkillStanding
@@ -30,15 +28,7 @@ def print_failures(console: Console, failures: pl.DataFrame) -> None:
     """What fails now, with what it says, and what has failed before; nothing where nothing ever did."""
     if failures.is_empty():
         return
-    table = Table(
-        title="Failed: lessons and decisions that raised",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = slim_table("Failed: lessons and decisions that raised")
     for name in ("model", "error"):
         table.add_column(name)
     table.add_column("times", justify="right", no_wrap=True)
@@ -84,9 +74,8 @@ def _with_error(skill: SkillStanding) -> str | None:
 
 
 def _drift_facts(learners: Sequence[tuple[str, ...]], drifts: pl.DataFrame) -> dict[str, Sequence[object]]:
-    found = {row[: len(LEARNER)]: row[len(LEARNER) :] for row in drifts.select(*LEARNER, pl.exclude(LEARNER)).rows()}
-    names = [name for name in drifts.columns if name not in LEARNER]
-    rows = [dict(zip(names, found[each], strict=True)) if each in found else {} for each in learners]
+    found = drifts.rows_by_key(LEARNER, named=True, unique=True)
+    rows = [found.get(each, {}) for each in learners]
     losses = [f"{row['loss_before']:.4f}, {row['loss_after']:.4f}" if row else None for row in rows]
     return {
         "drifts": [row.get("drifts", 0) for row in rows],

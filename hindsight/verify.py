@@ -41,7 +41,7 @@ def references_not_resolving(
 
 def serving_checkpoints_not_loading(settings: Settings, con: duckdb.DuckDBPyConnection, stream: Stream) -> pl.DataFrame:
     """The serving checkpoints that are unreadable, of another schema, or hold a weight that is not finite."""
-    from hindsight.training.checkpoints import load  # torch takes over a second to import
+    from hindsight.training.checkpoints import load, not_finite  # torch takes over a second to import
 
     wrong = []
     for model, checkpoint_id, file, schema_hash in serving_checkpoints(con, stream).iter_rows():
@@ -50,6 +50,5 @@ def serving_checkpoints_not_loading(settings: Settings, con: duckdb.DuckDBPyConn
         except (CheckpointUnreadable, SchemaMismatch) as refusal:
             wrong.append((model, checkpoint_id, str(refusal)))
         else:
-            broken = (name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
-            wrong += [(model, checkpoint_id, f"{name} is not finite") for name in broken]
+            wrong += [(model, checkpoint_id, f"{name} is not finite") for name in not_finite(weights)]
     return pl.DataFrame(wrong, UNLOADED, orient="row")

@@ -34,7 +34,7 @@ from hindsight.store.inference_tables import (
 from hindsight.store.promotion_tables import append_promotion
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import replace_scores
-from hindsight.training.checkpoints import remove
+from hindsight.training.checkpoints import not_finite, remove
 from hindsight.training.learner import Learner
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
@@ -200,7 +200,7 @@ def _look(subject: Subject, learner: Learner, piece: Piece, end: int, snapshots:
                 "%s of %s: a look found %d blocks of the %d that it needs; promote_every is to be 51 trend_ttl or more",
                 model, stream, evidence.blocks, MINIMUM_BLOCKS,
             )  # fmt: skip
-    is_sound = all(bool(weight.isfinite().all()) for weight in learner.average.parameters())
+    is_sound = not not_finite(dict(learner.average.named_parameters()))
     is_promoted = is_sound and (evidence is None or evidence.is_better)
     if subject.champion is None and not is_promoted:
         return None

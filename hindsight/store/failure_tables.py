@@ -41,7 +41,8 @@ def note_outcomes(warehouse: Warehouse, failures: Mapping[Key, Exception], well:
                 for stream, model in failing - noted.keys():
                     _end(con, stream, model, at)
     except (HindsightError, duckdb.Error) as trouble:
-        told = ", ".join(f"{model} of {stream}: {said_by(error)}" for (stream, model), error in noted.items())
+        said = {key: f"{type(error).__name__}: {_message(error)}" for key, error in noted.items()}
+        told = ", ".join(f"{model} of {stream}: {words}" for (stream, model), words in said.items())
         logger.warning("failures are not noted (%s): %s", told or "some have ended", trouble)
 
 
@@ -51,12 +52,12 @@ def failing_models(con: duckdb.DuckDBPyConnection, stream: Stream) -> set[str]:
     return {model for (model,) in con.execute(sql, stream_key(stream)).fetchall()}
 
 
-def said_by(error: Exception) -> str:
-    """The class and message of whatever a package raises, as text that can be stored."""
+def _message(error: Exception) -> str:
+    """What a package's exception says, as text that can be stored."""
     try:
-        said = f"{type(error).__name__}: {error}"
+        said = str(error)
     except Exception:  # its `__str__` is theirs as well
-        said = type(error).__name__
+        return ""
     return said.encode("utf-8", "replace").decode()
 
 
@@ -77,7 +78,7 @@ def read_model_failures(con: duckdb.DuckDBPyConnection, models: Sequence[str]) -
 
 def _count(con: duckdb.DuckDBPyConnection, stream: Stream, model: str, error: Exception, at: datetime) -> None:
     key = {"model": model, "error": type(error).__name__, **stream_key(stream)}
-    values = {"message": said_by(error).partition(": ")[2][:LONGEST_MESSAGE], "at": at}
+    values = {"message": _message(error)[:LONGEST_MESSAGE], "at": at}
     is_known = con.execute(
         f"""
         update model_failures

@@ -1,6 +1,7 @@
 """What the UI plots: figures per UTC month of one stream, of all models together and of each by itself."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import duckdb
 import polars as pl
@@ -8,146 +9,135 @@ import polars as pl
 from hindsight.market.streams import Stream, Window
 from hindsight.store.rows import OF_STREAM, select, stream_key
 
-# Each is asked for one window of one stream and returns one row per UTC month: `month` and what the UI plots of it.
 # Months are taken of plain timestamps: of a timestamptz they go through the calendar of a time zone, ten times slower.
-# What several models share is counted here; what differs between them is asked of each.
-BY_MONTH = {
-    "candles": """
-        with held as (
-          select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as rows,
-                 count(*) filter (revision > 0) as revised
-          from candles
-          where {of_stream} and open_time >= $start and open_time < $end
-          group by start_of_month),
-        holes as (
-          select date_trunc('month', make_timestamp(epoch_us(start_time))) as start_of_month, sum(candles) as missing
-          from gaps
-          where {of_stream}
-          group by start_of_month),
-        turned_away as (
-          select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as refused
-          from refused_candles
-          where {of_stream}
-          group by start_of_month)
-        select strftime(start_of_month, '%Y-%m') as month, rows, revised,
-               coalesce(missing, 0)::bigint as missing_candles, coalesce(refused, 0) as refused_candles
-        from held
-        left join holes using (start_of_month)
-        left join turned_away using (start_of_month)
-        order by month""",
-    "indicators": """
-        select strftime(make_timestamp(epoch_us(open_time)), '%Y-%m') as month,
-               count(*) as rows, count(*) filter (adx_14 is null) as not_warm
-        from indicators
-        where {of_stream} and open_time >= $start and open_time < $end
-        group by month
-        order by month""",
-    "pivots": """
-        select strftime(make_timestamp(epoch_us(confirmed_at)), '%Y-%m') as month, count(*) as rows,
-               count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
-               count(*) filter (level = 3) as level_3, count(*) filter (level = 4) as level_4,
-               count(*) filter (level = 5) as level_5
-        from pivots
-        where {of_stream} and confirmed_at >= $start and confirmed_at < $end
-        group by month
-        order by month""",
-    "inference_references": """
-        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month, count(*) as rows
-        from inference_references
-        where {of_stream} and made_at >= $start and made_at < $end
-        group by month
-        order by month""",
-    "decisions": """
-        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month, count(*) as rows,
-               avg((action = 'buy')::int) as bought, avg((action = 'sell')::int) as sold,
-               avg((used = 'mixture')::int) as by_mixture, avg(probability) as mean_probability
-        from decisions
-        where {of_stream} and made_at >= $start and made_at < $end
-        group by month
-        order by month""",
-    "outcomes": """
-        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
-               count(*) filter (status = 'unusable') as unusable
-        from outcomes
-        where {of_stream} and settled_at >= $start and settled_at < $end
-        group by month
-        order by month""",
-    "trend_validations": """
-        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, count(*) as rows,
-               count(*) filter (status = 'expired') as expired, count(*) filter (priority = 'high') as high_priority
-        from trend_validations
-        where {of_stream} and settled_at >= $start and settled_at < $end
-        group by month
-        order by month""",
-    "checkpoints": """
-        select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month, count(*) as training_steps
-        from training_steps
-        where {of_stream} and event_time >= $start and event_time < $end
-        group by month
-        order by month""",
-}
+CANDLES = """
+    with held as (
+      select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as rows,
+             count(*) filter (revision > 0) as revised
+      from candles
+      where {of_stream} and open_time >= $start and open_time < $end
+      group by start_of_month),
+    holes as (
+      select date_trunc('month', make_timestamp(epoch_us(start_time))) as start_of_month, sum(candles) as missing
+      from gaps
+      where {of_stream}
+      group by start_of_month),
+    turned_away as (
+      select date_trunc('month', make_timestamp(epoch_us(open_time))) as start_of_month, count(*) as refused
+      from refused_candles
+      where {of_stream}
+      group by start_of_month)
+    select strftime(start_of_month, '%Y-%m') as month, rows, revised,
+           coalesce(missing, 0)::bigint as missing_candles, coalesce(refused, 0) as refused_candles
+    from held
+    left join holes using (start_of_month)
+    left join turned_away using (start_of_month)
+    order by month"""
 
-# The same with one row per month and `model`.
+
+class Monthly(NamedTuple):
+    """Figures of a table by the month of one of its columns: a row per month, or per month and model."""
+
+    table: str
+    time: str
+    figures: str
+    by_model: bool = True
+
+    @property
+    def sql(self) -> str:
+        """To be asked of one stream and window."""
+        keys = "month, model" if self.by_model else "month"
+        return f"""
+            select strftime(make_timestamp(epoch_us({self.time})), '%Y-%m') as {keys}, {self.figures}
+            from {self.table}
+            where {{of_stream}} and {self.time} >= $start and {self.time} < $end
+            group by {keys}
+            order by {keys}"""
+
+
+# What several models share is counted together; what differs between them is asked of each.
+SHARED = {
+    "indicators": Monthly(
+        "indicators", "open_time", "count(*) as rows, count(*) filter (adx_14 is null) as not_warm", by_model=False
+    ),
+    "pivots": Monthly(
+        "pivots",
+        "confirmed_at",
+        """
+        count(*) as rows,
+        count(*) filter (level = 1) as level_1, count(*) filter (level = 2) as level_2,
+        count(*) filter (level = 3) as level_3, count(*) filter (level = 4) as level_4,
+        count(*) filter (level = 5) as level_5
+        """,
+        by_model=False,
+    ),
+    "inference_references": Monthly("inference_references", "made_at", "count(*) as rows", by_model=False),
+    "decisions": Monthly(
+        "decisions",
+        "made_at",
+        """
+        count(*) as rows,
+        avg((action = 'buy')::int) as bought, avg((action = 'sell')::int) as sold,
+        avg((used = 'mixture')::int) as by_mixture, avg(probability) as mean_probability
+        """,
+        by_model=False,
+    ),
+    "outcomes": Monthly(
+        "outcomes",
+        "settled_at",
+        "count(*) as rows, count(*) filter (status = 'unusable') as unusable",
+        by_model=False,
+    ),
+    "trend_validations": Monthly(
+        "trend_validations",
+        "settled_at",
+        """
+        count(*) as rows,
+        count(*) filter (status = 'expired') as expired, count(*) filter (priority = 'high') as high_priority
+        """,
+        by_model=False,
+    ),
+    "checkpoints": Monthly("training_steps", "event_time", "count(*) as training_steps", by_model=False),
+}
 MEANS = {
-    "inference_references": """
-        select strftime(make_timestamp(epoch_us(made_at)), '%Y-%m') as month, model,
-               avg(action_confidence) as mean_confidence
-        from inference_references
-        where {of_stream} and made_at >= $start and made_at < $end
-        group by month, model
-        order by month, model""",
-    "outcomes": """
-        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, model,
-               avg(is_correct::int) filter (kind = 'candle') as direction_accuracy,
-               avg(log_loss) filter (kind = 'candle') as direction_log_loss,
-               avg(is_correct::int) filter (is_next) as next_pivot_accuracy,
-               avg(log_loss) filter (is_next) as next_pivot_log_loss
-        from outcomes
-        where {of_stream} and settled_at >= $start and settled_at < $end
-        group by month, model
-        order by month, model""",
-    "trend_validations": """
-        select strftime(make_timestamp(epoch_us(settled_at)), '%Y-%m') as month, model,
-               avg(is_correct::int) as trend_accuracy, avg(log_loss) as trend_log_loss
-        from trend_validations
-        where {of_stream} and settled_at >= $start and settled_at < $end
-        group by month, model
-        order by month, model""",
-    "checkpoints": """
-        select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month, model,
-               avg(loss) as loss, avg(loss_action) as loss_action, avg(loss_candle) as loss_candle,
-               avg(nullif(loss_trend, 0)) as loss_trend, avg(loss_pivot) as loss_pivot, avg(loss_value) as loss_value,
-               count(*) / nullif(sum(seconds), 0) as steps_per_second
-        from training_steps
-        where {of_stream} and event_time >= $start and event_time < $end
-        group by month, model
-        order by month, model""",
+    "inference_references": Monthly("inference_references", "made_at", "avg(action_confidence) as mean_confidence"),
+    "outcomes": Monthly(
+        "outcomes",
+        "settled_at",
+        """
+        avg(is_correct::int) filter (kind = 'candle') as direction_accuracy,
+        avg(log_loss) filter (kind = 'candle') as direction_log_loss,
+        avg(is_correct::int) filter (is_next) as next_pivot_accuracy,
+        avg(log_loss) filter (is_next) as next_pivot_log_loss
+        """,
+    ),
+    "trend_validations": Monthly(
+        "trend_validations", "settled_at", "avg(is_correct::int) as trend_accuracy, avg(log_loss) as trend_log_loss"
+    ),
+    "checkpoints": Monthly(
+        "training_steps",
+        "event_time",
+        """
+        avg(loss) as loss, avg(loss_action) as loss_action, avg(loss_candle) as loss_candle,
+        avg(nullif(loss_trend, 0)) as loss_trend, avg(loss_pivot) as loss_pivot, avg(loss_value) as loss_value,
+        count(*) / nullif(sum(seconds), 0) as steps_per_second
+        """,
+    ),
 }
-
 # What is counted is told of every month in which a model has learned: none is a number too.
 COUNTS = {
-    "inference_references": (
-        """
-        select strftime(day, '%Y-%m') as month, model, sum(closes)::bigint as refused_frames
-        from refused_frames
-        where {of_stream} and day >= $start::date and day < $end
-        group by month, model""",
-    ),
+    "inference_references": (Monthly("refused_frames", "day", "sum(closes)::bigint as refused_frames"),),
     "checkpoints": (
-        """
-        select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month, model, count(*) as drifts,
-               sum(steps)::bigint as retrain_steps
-        from drifts
-        where {of_stream} and event_time >= $start and event_time < $end
-        group by month, model""",
-        """
-        select strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') as month, model,
-               count(*) filter (outcome in ('first', 'promoted', 'kept')) as looks,
-               count(*) filter (outcome in ('first', 'promoted')) as promotions,
-               count(*) filter (outcome in ('by hand', 'rolled back')) as changes_by_hand
-        from promotions
-        where {of_stream} and event_time >= $start and event_time < $end
-        group by month, model""",
+        Monthly("drifts", "event_time", "count(*) as drifts, sum(steps)::bigint as retrain_steps"),
+        Monthly(
+            "promotions",
+            "event_time",
+            """
+            count(*) filter (outcome in ('first', 'promoted', 'kept')) as looks,
+            count(*) filter (outcome in ('first', 'promoted')) as promotions,
+            count(*) filter (outcome in ('by hand', 'rolled back')) as changes_by_hand
+            """,
+        ),
     ),
 }
 LEARNED = """
@@ -162,18 +152,18 @@ LEARNED = """
 
 
 def by_month(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window: Window) -> pl.DataFrame:
-    """One row per UTC month of `window`: `month` (2024-01) and the figures of `table`, one of BY_MONTH."""
-    return _asked(con, BY_MONTH[table], stream, window)
+    """One row per UTC month of `window`: `month` (2024-01) and the figures of `table`."""
+    return _asked(con, CANDLES if table == "candles" else SHARED[table].sql, stream, window)
 
 
 def by_model(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, window: Window) -> Iterator[pl.DataFrame]:
     """Frames with a row per UTC month of `window` and model: `month`, `model` and the figures of `table`."""
     if table in MEANS:
-        yield _asked(con, MEANS[table], stream, window)
+        yield _asked(con, MEANS[table].sql, stream, window)
     if table in COUNTS:
         learned = _asked(con, LEARNED, stream, window)
-        for sql in COUNTS[table]:
-            counted = _asked(con, sql, stream, window)
+        for each in COUNTS[table]:
+            counted = _asked(con, each.sql, stream, window)
             yield learned.join(counted, on=["month", "model"], how="left", maintain_order="left").fill_null(0)
 
 

@@ -6,7 +6,7 @@ training steps behind it; 0 is the initial weights, which follow from the seed a
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,11 @@ def load(path: Path, schema_hash: str) -> Tensors:
             f"checkpoint {path} cannot be read ({error}). Delete it: the weights are brought back from an earlier"
             " snapshot and the training steps since"
         ) from error
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of those in which some number is none."""
+    return [name for name, values in tensors.items() if not bool(values.isfinite().all())]
 
 
 def remove(path: Path) -> None:

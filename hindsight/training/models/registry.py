@@ -123,4 +123,7 @@ def may_read(name: str, model: str) -> bool:
 
 def _reads(name: str) -> tuple[str, ...]:
     """Whom a model reads; of one that cannot be loaded nobody knows, and its place in the order is as good as any."""
-    return () if unloadable([name]) else model_of(name).reads
+    try:
+        return model_of(name).reads
+    except ModelUnloadable:
+        return ()
