@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from hindsight.decide import DecideReport, decide
-from hindsight.errors import LearnerBusy
+from hindsight.errors import LearnerBusy, ModelRests
 from hindsight.exchange.landing import Landing
 from hindsight.inference.shape import frame_shape
 from hindsight.ingest import Ingested, ingest
@@ -53,7 +53,8 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     venue's time. Raises SettingRefused, once the candles are stored, for models that are unknown or read each other in
     a circle.
 
-    Lessons of one level are waited for together: a model that is slow to predict holds up the decision.
+    Lessons of one level are waited for together, each batch of a model no longer than the setting allows. Nobody waits
+    for one that has failed: those that read it and the decision do without it.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
@@ -62,21 +63,21 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     shared = {stream: Shared() for stream in fresh}
     teachable = told_apart(settings)
     with _lessons(teachable, advanced, shared, clock, leave_pivots=leave_pivots) as lessons:
-        _step(settings, advanced, lessons)
+        _step(settings, advanced, shared, lessons)
         _decide(settings, advanced, shared, clock)
         yield advanced
-        _step(settings, advanced, {key: lesson for key, lesson in lessons.items() if key in advanced.lessons})
+        _step(settings, advanced, shared, {key: each for key, each in lessons.items() if key in advanced.lessons})
     idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
     late = []
     if idle:
         with warehouse.reading() as con:
             left = left_unlearned(con, idle, settings.models)
         late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
-    shared = {stream: Shared() for stream in late}
+    shared = {stream: Shared(missing=_failed(advanced, stream)) for stream in late}
     with _lessons(teachable, advanced, shared, clock, leave_pivots=False) as lessons:
-        _step(settings, advanced, lessons)
+        _step(settings, advanced, shared, lessons)
         _decide(settings, advanced, shared, clock)
-        _step(settings, advanced, lessons)
+        _step(settings, advanced, shared, lessons)
     _note(warehouse, advanced, clock())
     yield advanced
 
@@ -112,11 +113,11 @@ def _lessons(
     *,
     leave_pivots: bool,
 ) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
-    """The lessons of every model on these streams, none of them begun; each is over when the block ends.
-
-    A model that cannot be taught at all fails here.
+    """The lessons of every model on these streams that is not missing, none of them begun; each is over when the block
+    ends. A model that cannot be taught at all fails here.
     """
-    for stream in shared:
+    for stream, each in shared.items():
+        each.missing.update(teachable.refused)
         advanced.failures.update({(stream, model): error for model, error in teachable.refused.items()})
     with ExitStack() as stack:
         yield {
@@ -125,7 +126,13 @@ def _lessons(
             )
             for stream, each in shared.items()
             for model in teachable.models
+            if model not in each.missing
         }
+
+
+def _failed(advanced: Advanced, stream: Stream) -> set[str]:
+    """The models that have failed on this stream in the call: they are not tried again in it."""
+    return {model for other, model in advanced.failures if other == stream}
 
 
 def learn_from_pivots(
@@ -139,16 +146,20 @@ def learn_from_pivots(
     for stream, close in pivots:
         if stream not in settings.predicted_streams:
             continue
-        shared = Shared()
+        shared = Shared(missing=set(refused))
         advanced.failures.update({(stream, model): error for model, error in refused.items()})
         for model in teachable:
             try:
                 advanced.lessons[stream, model] = learn(loaded, stream, model, close, clock=clock, shared=shared)
             except LearnerBusy as busy:
                 logger.info("left out: %s", busy)
+            except ModelRests as rests:
+                logger.info("left out: %s", rests)
+                shared.missing.add(model)
             except Exception as error:
                 logger.exception("%s, %s", stream, model)
                 advanced.failures[stream, model] = error
+                shared.missing.add(model)
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     _note(warehouse, advanced, clock())
     return advanced
@@ -167,7 +178,8 @@ def _decide(
     """Decides at the closes of these streams that all models have predicted from, or let pass."""
     for stream, each in shared.items():
         try:
-            advanced.decisions[stream] = decide(settings, stream, clock=clock, tape=each.tape)
+            report = decide(settings, stream, clock=clock, tape=each.tape, missing=each.missing)
+            advanced.decisions[stream] = advanced.decisions.get(stream, DecideReport()).and_then(report)
         except LearnerBusy as busy:
             logger.info("left out: %s", busy)
         except Exception as error:
@@ -175,17 +187,22 @@ def _decide(
             advanced.failures[stream, MIXTURE] = error
 
 
-def _step(settings: Settings, advanced: Advanced, lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]]) -> None:
+def _step(
+    settings: Settings,
+    advanced: Advanced,
+    shared: Mapping[Stream, Shared],
+    lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]],
+) -> None:
     """Takes each lesson to its next part, those of models that read none of each other side by side."""
     taught = {model for _, model in lessons}
     for level in in_levels(name for name in settings.models if name in taught):
         chosen = [(key, lesson) for key, lesson in lessons.items() if key[1] in level]
         with ThreadPoolExecutor(max(1, min(len(chosen), AT_ONCE))) as pool:
-            for _ in pool.map(lambda each: _next(advanced, *each), chosen):
+            for _ in pool.map(lambda each: _next(advanced, shared[each[0][0]], *each), chosen):
                 pass
 
 
-def _next(advanced: Advanced, key: tuple[Stream, str], lesson: Iterator[LearnReport]) -> None:
+def _next(advanced: Advanced, shared: Shared, key: tuple[Stream, str], lesson: Iterator[LearnReport]) -> None:
     """Takes one lesson to its next part; one with nothing to do leaves no report."""
     try:
         for report in lesson:
@@ -193,7 +210,11 @@ def _next(advanced: Advanced, key: tuple[Stream, str], lesson: Iterator[LearnRep
             break
     except LearnerBusy as busy:
         logger.info("left out: %s", busy)
+    except ModelRests as rests:
+        logger.info("left out: %s", rests)
+        shared.missing.add(key[1])
     except Exception as error:
         logger.exception("%s, %s", *key)
         advanced.failures[key] = error
         advanced.lessons.pop(key, None)
+        shared.missing.add(key[1])

@@ -6,7 +6,7 @@ stands in the gate's state, which moves in one transaction with them.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -50,6 +50,10 @@ class DecideReport:
     decided: int = 0
     until: datetime | None = None
 
+    def and_then(self, later: "DecideReport") -> "DecideReport":
+        """What both did."""
+        return DecideReport(decided=self.decided + later.decided, until=later.until or self.until)
+
 
 def decide(
     settings: Settings,
@@ -57,11 +61,13 @@ def decide(
     until: datetime | None = None,
     clock: Callable[[], datetime] | None = None,
     tape: Tape | None = None,
+    missing: Collection[str] = (),
 ) -> DecideReport:
     """Decides every close at which all models have predicted, or that a model has let pass. Again, nothing changes.
 
-    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline. `tape` is that
-    of the stream, for a caller who has it in memory; where it does not reach, it is read again.
+    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline, and not at all
+    if it is `missing`. `tape` is that of the stream, for a caller who has it in memory; where it does not reach, it is
+    read again.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     decided, last, first = 0, None, 0
@@ -69,7 +75,7 @@ def decide(
         is_done = False
         while not is_done:
             with warehouse.writing() as con:  # to mix takes less than a second turn would
-                due = _due(con, settings, stream, first, until, clock() if clock else None)
+                due = _due(con, settings, stream, first, until, clock() if clock else None, missing)
                 if due is None:
                     break
                 before, state, rows, is_done = due
@@ -90,6 +96,7 @@ def _due(
     first: int,
     until: datetime | None,
     now: datetime | None,
+    missing: Collection[str],
 ) -> tuple[bytes | None, GateState, np.ndarray, bool] | None:
     """The gate as it stands, the next rows from `first` on that it is to decide, and whether those are all; None where
     there are none."""
@@ -104,7 +111,7 @@ def _due(
     end = min(mark.as_of, until or mark.as_of)
     for model in models:
         said = predicted_until(con, model, stream)
-        passed = given_up(con, settings, stream, model, deadline(settings, stream), done, now)
+        passed = given_up(con, settings, stream, model, deadline(settings, stream), done, now, missing)
         if said is None and passed is None:
             return None
         end = min(end, max(each for each in (said, passed) if each is not None))

@@ -6,7 +6,9 @@ HindsightError
 │   │   └── AnswerUnreadable      it did answer, but not what it was asked for
 │   ├── BookBroken              an order book lost its chain of updates, and needs a new snapshot
 │   ├── WarehouseLocked         another program holds the DuckDB file
-│   └── LearnerBusy             another process is teaching this model of this stream
+│   ├── LearnerBusy             another process is teaching this model of this stream
+│   ├── ModelTimedOut           a model took too long over one batch, live
+│   └── ModelRests              it did so a moment ago, and is not tried again yet
 ├── SkipThisCandle            one fact is unusable: leave it out, everything around it goes on
 │   ├── ReferenceUnresolvable   what a reference saw is gone or no longer matches its digest
 │   ├── FrameRefused            a frame is not of the shape that its model reads
@@ -60,6 +62,14 @@ class WarehouseLocked(WaitAndRetry):
 
 class LearnerBusy(WaitAndRetry):
     """Another process is teaching this model of this stream."""
+
+
+class ModelTimedOut(WaitAndRetry):
+    """A model took longer over one batch than the setting allows, live; the others go on without it."""
+
+
+class ModelRests(WaitAndRetry):
+    """A model has timed out a moment ago, and is not tried again yet."""
 
 
 class SkipThisCandle(HindsightError):

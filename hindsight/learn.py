@@ -9,13 +9,13 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import torch
 
 from hindsight.configured import cadence_of, hyperparameters, replay_of, schema_of, shape_of, without_gpu
-from hindsight.errors import SettingRefused
+from hindsight.errors import ModelRests, SettingRefused
 from hindsight.inference.labels import TrendRule
 from hindsight.market.streams import Stream, to_ms
 from hindsight.piece import CHUNK, Clock, Piece, Subject, end_of_piece, pieces, recall_piece
@@ -23,17 +23,19 @@ from hindsight.promote import champion_of
 from hindsight.recall import recall_lineage, relive
 from hindsight.recall_blocks import Shared, known_until
 from hindsight.settings import Settings
+from hindsight.store.failure_tables import timed_out_at
 from hindsight.store.inference_tables import learned_until
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_hyperparameters, newest_step
 from hindsight.store.warehouse import Warehouse
 from hindsight.teaching import LIVE_PATIENCE_SECONDS, taught_by_us
-from hindsight.training.engine import alone
+from hindsight.training.engine import alone, in_time
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import lesson
 from hindsight.training.step import Hyperparameters
 from hindsight.write import LearnReport, publish, write
 
+RESTS = 10  # times as long as a model may take does one rest that took longer: what hangs takes a tenth of the time
 Progress = Callable[[int, int], None]
 
 
@@ -167,6 +169,7 @@ def _lesson(
         with warehouse.reading() as con:
             begin, last = _due(con, subject, until)
             if begin < last:
+                _let_rest(con, subject)
                 _hold_to_rule(con, model, stream, hyperparameters(settings).trend_rule)
                 number, _ = newest_step(con, model, stream)
                 lineage = recall_lineage(con, settings, model, stream, number)
@@ -178,6 +181,17 @@ def _lesson(
         if learner and serving:
             learner.serving, learner.serving_id = relive(serving).average, serving.number
         yield subject, learner, pieces(subject, piece, last), begin, last
+
+
+def _let_rest(con: duckdb.DuckDBPyConnection, subject: Subject) -> None:
+    """Raises ModelRests for a live call where the model has timed out a moment ago: it would hold up every close."""
+    now, settings = subject.now, subject.settings
+    if now is None:
+        return
+    last, rest = timed_out_at(con, subject.stream, subject.model), RESTS * settings.model_timeout_seconds
+    again = last + timedelta(seconds=rest * settings.venue_speed) if last else now
+    if now < again:
+        raise ModelRests(f"{subject.model} of {subject.stream} timed out at {last}: it is tried again from {again} on")
 
 
 def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, rule: TrendRule) -> None:
@@ -199,7 +213,8 @@ def _due(con: duckdb.DuckDBPyConnection, subject: Subject, until: datetime) -> t
     mark = pivot_mark(con, stream)
     done = learned_until(con, model, stream)
     shape, reached = shape_of(settings, stream, model), done[1] if done else None
-    known = known_until(con, settings, stream, shape, subject.now, reached)
+    missing = subject.shared.missing if subject.shared else ()
+    known = known_until(con, settings, stream, shape, subject.now, reached, missing)
     if mark is None or known is None:
         return 0, 0
     first = to_ms(done[1] if done else mark.since) // stream.step_ms
@@ -222,4 +237,7 @@ def _advance(subject: Subject, learner: Learner, piece: Piece, first: int, end: 
         ahead=ahead,
         into=piece.learned,
     )
-    alone(learner, whole)
+    if subject.clock is None:
+        alone(learner, whole)
+    else:
+        in_time(learner, whole, subject.settings.model_timeout_seconds)

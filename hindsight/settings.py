@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     peer_deadline_seconds: Annotated[
         float, Field(ge=0, le=600, description="seconds after a close that a model waits for one that it reads")
     ] = 5.0
+    model_timeout_seconds: Annotated[
+        float,
+        Field(gt=0, le=3600, description="seconds that a model may take over one batch, live, before it has failed"),
+    ] = 20.0
     first_month: Annotated[
         str, Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])$", description="first month that Dagster offers as a partition")
     ] = "2017-08"

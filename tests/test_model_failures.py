@@ -1,7 +1,7 @@
 """The failure of one model stops no other one: it is masked, counted, and over as soon as the model is well again.
 
-Another package brings them: `loud` raises while a file is there, and `reader` reads it; `absent` is of a module that
-cannot be imported while another file is there, and `listener` reads that one.
+Another package brings them: `loud` raises or hangs while a file is there, and `reader` reads it; `absent` is of a
+module that cannot be imported while another file is there, and `listener` reads that one.
 """
 
 import sys
@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from hindsight.advance import Advanced, advance, learn_from_pivots
-from hindsight.errors import ModelUnloadable, SettingRefused
+from hindsight.errors import ModelTimedOut, ModelUnloadable, SettingRefused
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.sources import open_source
 from hindsight.lessons import Taught, learn_each
@@ -43,8 +43,9 @@ LEARNED = {
     "learned_until": "model",
 }
 BRITTLE = '''
-"""A model that raises while the file beside it is there, and one that reads it."""
+"""A model that raises or hangs while a file beside it is there, and one that reads it."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ from hindsight.training.models.opinion import Opinion
 from hindsight.training.models.registry import Model
 from hindsight.training.views import sizes_of, views
 
-HURT = Path(__file__).with_name("hurt")
+HURT, STUCK = Path(__file__).with_name("hurt"), Path(__file__).with_name("stuck")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,8 @@ class Brittle(nn.Module):
     def forward(self, frame):
         if self.config.is_loud and HURT.exists():
             raise ZeroDivisionError("it hurts")
+        while self.config.is_loud and STUCK.exists():
+            time.sleep(0.01)
         seen = views(frame, self.shape)
         return self.heads(self.hidden(torch.cat([*(each[:, -1] for each in seen.sequences), seen.context], dim=1)))
 
@@ -105,6 +108,9 @@ class Package:
 
     def is_hurt(self, hurt: bool) -> None:
         self._mark("hurt", hurt)
+
+    def is_stuck(self, stuck: bool) -> None:
+        self._mark("stuck", stuck)
 
     def is_away(self, away: bool) -> None:
         self._mark("away", away)
@@ -140,6 +146,7 @@ def package(installed: Package) -> Iterator[Package]:
     """The package, whose models are well before and after a test."""
     yield installed
     installed.is_hurt(False)
+    installed.is_stuck(False)
     installed.is_away(False)
 
 
@@ -218,8 +225,8 @@ def test_a_model_that_raises_at_some_closes_is_masked_counted_and_catches_up_by_
     for start, end in pairwise([HISTORY, *hurt]):
         done = live(settings, start, end)
         assert list(done.failures) == [(stream, "loud")]
-        assert done.lessons[stream, "cnn"].until == end
-        late(settings, end)
+        assert {model: report.until for (_, model), report in done.lessons.items()} == {"cnn": end, "reader": end}
+        assert done.decisions[stream].until == end  # nobody waits until the deadline for who does not come
         live(without, start, end)
     made = table(settings, "inference_references", "model, made_at")
     assert made.group_by("model").agg(pl.col("made_at").max()).sort("model").rows() == [
@@ -234,9 +241,9 @@ def test_a_model_that_raises_at_some_closes_is_masked_counted_and_catches_up_by_
     assert decided["probability"].is_not_null().all()
     (told,) = failures(settings).rows(named=True)
     assert (told["model"], told["error"], told["message"]) == ("loud", "ZeroDivisionError", "it hurts")
-    assert (told["times"], told["ended_at"]) == (6, None)
+    assert (told["times"], told["ended_at"]) == (3, None)
     assert told["first_at"] == hurt[0] + timedelta(seconds=2)
-    assert told["last_at"] == hurt[-1] + timedelta(seconds=40)
+    assert told["last_at"] == hurt[-1] + timedelta(seconds=2)
 
     package.is_hurt(False)
     well = [hurt[-1] + n * MINUTE for n in (1, 2)]
@@ -249,7 +256,7 @@ def test_a_model_that_raises_at_some_closes_is_masked_counted_and_catches_up_by_
     made = table(settings, "inference_references", "model, made_at")
     assert made.filter(pl.col("made_at").is_in(hurt))["model"].value_counts()["count"].to_list() == [3, 3, 3]
     (told,) = failures(settings).rows(named=True)
-    assert (told["times"], told["ended_at"]) == (6, well[0] + timedelta(seconds=2))
+    assert (told["times"], told["ended_at"]) == (3, well[0] + timedelta(seconds=2))
     after = table(settings, "decisions", "made_at").filter(pl.col("made_at").is_in(hurt))
     assert after.equals(decided)
     last = table(settings, "decisions", "made_at").tail(1).explode("models", "contributions")
@@ -260,6 +267,38 @@ def test_a_model_that_raises_at_some_closes_is_masked_counted_and_catches_up_by_
         sql = "select made_at from hidden_states where model = 'loud' and available_at > made_at + interval 30 second"
         assert [moment for (moment,) in con.execute(f"{sql} order by made_at").fetchall()] == hurt
     assert_same(settings, without, ("cnn",), table)
+
+
+def test_a_model_that_hangs_is_left_alone_rests_and_comes_back_while_the_others_decide_without_it(
+    fresh: Callable, package: Package, table: Callable
+):
+    settings, without = fresh("with", "cnn", "loud", "reader"), fresh("without", "cnn")
+    stream, closes = settings.streams[0], [HISTORY + n * MINUTE for n in range(6)]
+    for each in (settings, without):
+        assert live(each, START, HISTORY).failures == {}
+    impatient = settings.model_copy(update={"model_timeout_seconds": 3.0, "venue_speed": 4.0})  # it rests for 2 minutes
+    package.is_stuck(True)
+    for start, end, is_tried, times in zip(closes, closes[1:4], (True, False, True), (1, 1, 2), strict=False):
+        done = live(impatient, start, end)
+        assert [type(error) for error in done.failures.values()] == [ModelTimedOut] * is_tried
+        assert {model: report.until for (_, model), report in done.lessons.items()} == {"cnn": end, "reader": end}
+        assert done.decisions[stream].until == end
+        assert learn_from_pivots(impatient, [(stream, end)], lambda end=end: end + MINUTE / 2).failures == {}
+        assert failures(settings).select("model", "error", "times", "ended_at").rows() == [
+            ("loud", "ModelTimedOut", times, None)
+        ]
+        live(without, start, end)
+    package.is_stuck(False)
+    for start, end in pairwise(closes[3:]):
+        assert live(impatient, start, end).failures == {}
+        live(without, start, end)
+    assert set(table(settings, "learned_until", "model")["until"]) == {closes[-1]}
+    assert failures(settings)["ended_at"].to_list() == [closes[-1] + timedelta(seconds=2)]
+    last = table(settings, "decisions", "made_at").tail(1).explode("models", "contributions")
+    assert last.filter(pl.col("models") == "loud")["contributions"].item() > 0
+    assert_same(settings, without, ("cnn",), table)
+    with warehouse(settings).reading() as con:
+        assert references_not_resolving(settings, con, stream, Window(start=START, end=closes[-1])).is_empty()
 
 
 def test_a_model_that_does_not_import_stops_no_other_one_also_as_the_first_and_comes_back_by_itself(

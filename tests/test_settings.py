@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[object, object]] = {
     "lookback": (60, 9),
     "warmup": (0, 10_001),
     "peer_deadline_seconds": (1.5, -1),
+    "model_timeout_seconds": (2.5, 0),
     "first_month": ("2020-01", "2020-13"),
     "max_gap": (5, 0),
     "flat_fraction": (2.5, -0.1),

@@ -10,7 +10,7 @@ from datetime import datetime
 import duckdb
 import polars as pl
 
-from hindsight.errors import HindsightError, WarehouseLocked, WarehouseUnusable
+from hindsight.errors import HindsightError, ModelTimedOut, WarehouseLocked, WarehouseUnusable
 from hindsight.market.streams import Stream
 from hindsight.store.rows import OF_STREAM, select, stream_key
 from hindsight.store.warehouse import Warehouse
@@ -50,6 +50,22 @@ def failing_models(con: duckdb.DuckDBPyConnection, stream: Stream) -> set[str]:
     """The models whose last lesson on this stream failed."""
     sql = f"select model from model_failures where {OF_STREAM} and ended_at is null"
     return {model for (model,) in con.execute(sql, stream_key(stream)).fetchall()}
+
+
+def timed_out_at(con: duckdb.DuckDBPyConnection, stream: Stream, model: str) -> datetime | None:
+    """When a lesson of the model timed out last, if none has gone well since."""
+    found = con.execute(
+        f"""
+        select last_at
+        from model_failures
+        where {OF_STREAM}
+          and model = $model
+          and error = $error
+          and ended_at is null
+        """,
+        {"model": model, "error": ModelTimedOut.__name__, **stream_key(stream)},
+    ).fetchall()
+    return found[0][0] if found else None
 
 
 def _message(error: Exception) -> str:
