@@ -6,14 +6,14 @@ follows from the tables: a call that was killed is finished by the next one, who
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from hindsight.decide import DecideReport, decide
-from hindsight.errors import LearnerBusy, ModelRests
+from hindsight.errors import LearnerBusy, ModelRests, ModelTimedOut
 from hindsight.exchange.landing import Landing
 from hindsight.inference.shape import frame_shape
 from hindsight.ingest import Ingested, ingest
@@ -26,6 +26,7 @@ from hindsight.store.book_tables import newest_book
 from hindsight.store.failure_tables import MIXTURE, note_outcomes
 from hindsight.store.inference_tables import left_unlearned
 from hindsight.store.warehouse import Warehouse
+from hindsight.teaching import taught_by_us
 from hindsight.training.models.registry import in_levels
 from hindsight.write import LearnReport
 
@@ -53,32 +54,31 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     venue's time. Raises SettingRefused, once the candles are stored, for models that are unknown or read each other in
     a circle.
 
-    Lessons of one level are waited for together, each batch of a model no longer than the setting allows. Nobody waits
-    for one that has failed: those that read it and the decision do without it.
+    Lessons of one level are waited for together, each no longer than the setting allows. Nobody waits for a model that
+    has failed: those that read it, and the decision, do without it.
     """
+    began = clock()
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
     advanced = Advanced(_ingest(settings, warehouse, landing, clock))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
-    shared = {stream: Shared() for stream in fresh}
     teachable = told_apart(settings)
-    with _lessons(teachable, advanced, shared, clock, leave_pivots=leave_pivots) as lessons:
-        _step(settings, advanced, shared, lessons)
-        _decide(settings, advanced, shared, clock)
+    with _round(settings, teachable, advanced, fresh, clock, leave_pivots=leave_pivots) as those:
+        those.predict()
+        if advanced.failures:  # known to the run that a pivot starts, and to the next one, should this one be killed
+            note_outcomes(warehouse, advanced.failures, (), began)
         yield advanced
-        _step(settings, advanced, shared, {key: each for key, each in lessons.items() if key in advanced.lessons})
+        those.learn()
     idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
     late = []
     if idle:
         with warehouse.reading() as con:
             left = left_unlearned(con, idle, settings.models)
         late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
-    shared = {stream: Shared(missing=_failed(advanced, stream)) for stream in late}
-    with _lessons(teachable, advanced, shared, clock, leave_pivots=False) as lessons:
-        _step(settings, advanced, shared, lessons)
-        _decide(settings, advanced, shared, clock)
-        _step(settings, advanced, shared, lessons)
-    _note(warehouse, advanced, clock())
+    with _round(settings, teachable, advanced, late, clock, leave_pivots=False) as those:
+        those.predict()
+        those.learn()
+    _note(warehouse, advanced, began)
     yield advanced
 
 
@@ -104,35 +104,113 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
     return taken
 
 
+@dataclass(slots=True, kw_only=True)
+class _Round:
+    """The lessons of every model on some streams, taken to their newest closes side by side."""
+
+    settings: Settings
+    advanced: Advanced
+    clock: Callable[[], datetime]
+    shared: dict[Stream, Shared]
+    lessons: dict[tuple[Stream, str], Generator[LearnReport]] = field(default_factory=dict)
+    passed: ExitStack = field(default_factory=ExitStack)  # the locks of models that are passed over
+
+    def predict(self) -> None:
+        """Until every newest reference stands, and what they say is decided upon."""
+        with self.passed:
+            self._step()
+            self._decide()
+
+    def learn(self) -> None:
+        """What had been answered by then is settled and learned."""
+        with self.passed:
+            self._step()
+
+    def _step(self) -> None:
+        """Takes each lesson to its next part, those of models that read none of each other side by side."""
+        taught = {model for _, model in self.lessons}
+        for level in in_levels(name for name in self.settings.models if name in taught):
+            chosen = [key for key in self.lessons if key[1] in level]
+            with ThreadPoolExecutor(max(1, min(len(chosen), AT_ONCE))) as pool:
+                for _ in pool.map(self._next, chosen):
+                    pass
+
+    def _decide(self) -> None:
+        """Decides at the closes of these streams that all models have predicted from, or let pass."""
+        decisions = self.advanced.decisions
+        for stream, each in self.shared.items():
+            try:
+                report = decide(self.settings, stream, clock=self.clock, shared=each)
+                decisions[stream] = decisions.get(stream, DecideReport()).and_then(report)
+            except LearnerBusy as busy:
+                logger.info("left out: %s", busy)
+            except Exception as error:
+                logger.exception("%s, decision", stream)
+                self.advanced.failures[stream, MIXTURE] = error
+
+    def _next(self, key: tuple[Stream, str]) -> None:
+        """Takes one lesson to its next part; one with nothing to do leaves no report."""
+        stream, model = key
+        if model in _timed_out(self.advanced):  # on another stream: what hangs there, hangs here
+            self.lessons[key].close()
+            self.pass_over(stream, model)
+            return
+        try:
+            for report in self.lessons[key]:
+                self.advanced.lessons[key] = report
+                break
+        except LearnerBusy as busy:
+            logger.info("left out: %s", busy)
+        except ModelRests as rests:
+            logger.info("left out: %s", rests)
+            self.pass_over(stream, model)
+        except Exception as error:
+            logger.exception("%s, %s", stream, model)
+            self.advanced.failures[key] = error
+            self.advanced.lessons.pop(key, None)
+            self.pass_over(stream, model)
+
+    def pass_over(self, stream: Stream, model: str) -> None:
+        """Nobody waits for the model any more; and nobody else makes it predict before those that read it have stored
+        what they said without: it would look as if it had been in time for them."""
+        try:
+            self.passed.enter_context(taught_by_us(self.settings, stream, model, 0.0))
+        except LearnerBusy:
+            return  # it may come in time yet
+        self.shared[stream].missing.add(model)
+
+
 @contextmanager
-def _lessons(
+def _round(
+    settings: Settings,
     teachable: Teachable,
     advanced: Advanced,
-    shared: Mapping[Stream, Shared],
+    streams: Sequence[Stream],
     clock: Callable[[], datetime],
     *,
     leave_pivots: bool,
-) -> Iterator[dict[tuple[Stream, str], Generator[LearnReport]]]:
-    """The lessons of every model on these streams that is not missing, none of them begun; each is over when the block
-    ends. A model that cannot be taught at all fails here.
+) -> Iterator[_Round]:
+    """The lessons on these streams, none of them begun; each is over when the block ends.
+
+    A model that cannot be taught at all fails here, and one that has failed in the call is not tried again in it.
     """
-    for stream, each in shared.items():
-        each.missing.update(teachable.refused)
-        advanced.failures.update({(stream, model): error for model, error in teachable.refused.items()})
     with ExitStack() as stack:
-        yield {
-            (stream, model): stack.enter_context(
-                closing(learn_live(teachable.settings, stream, model, clock, leave_pivots=leave_pivots, shared=each))
-            )
-            for stream, each in shared.items()
-            for model in teachable.models
-            if model not in each.missing
-        }
+        shared = {stream: Shared(began=clock()) for stream in streams}
+        those = _Round(settings=settings, advanced=advanced, clock=clock, shared=shared)
+        for stream, each in shared.items():
+            advanced.failures.update({(stream, model): error for model, error in teachable.refused.items()})
+            for model in settings.models:
+                if (stream, model) in advanced.failures:
+                    those.pass_over(stream, model)
+                    continue
+                lesson = learn_live(teachable.settings, stream, model, clock, leave_pivots=leave_pivots, shared=each)
+                those.lessons[stream, model] = stack.enter_context(closing(lesson))
+        yield those
 
 
-def _failed(advanced: Advanced, stream: Stream) -> set[str]:
-    """The models that have failed on this stream in the call: they are not tried again in it."""
-    return {model for other, model in advanced.failures if other == stream}
+def _timed_out(advanced: Advanced) -> set[str]:
+    """The models that took too long in the call."""
+    return {model for (_, model), error in list(advanced.failures.items()) if isinstance(error, ModelTimedOut)}
 
 
 def learn_from_pivots(
@@ -142,26 +220,24 @@ def learn_from_pivots(
 
     Pivots of streams that nobody predicts are passed over.
     """
-    advanced, (loaded, teachable, refused) = Advanced(), told_apart(settings)
+    began, advanced, (loaded, teachable, refused) = clock(), Advanced(), told_apart(settings)
     for stream, close in pivots:
         if stream not in settings.predicted_streams:
             continue
-        shared = Shared(missing=set(refused))
+        shared = Shared()
         advanced.failures.update({(stream, model): error for model, error in refused.items()})
         for model in teachable:
+            if (stream, model) in advanced.failures or model in _timed_out(advanced):
+                continue
             try:
                 advanced.lessons[stream, model] = learn(loaded, stream, model, close, clock=clock, shared=shared)
-            except LearnerBusy as busy:
-                logger.info("left out: %s", busy)
-            except ModelRests as rests:
-                logger.info("left out: %s", rests)
-                shared.missing.add(model)
+            except (LearnerBusy, ModelRests) as why:
+                logger.info("left out: %s", why)
             except Exception as error:
                 logger.exception("%s, %s", stream, model)
                 advanced.failures[stream, model] = error
-                shared.missing.add(model)
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    _note(warehouse, advanced, clock())
+    _note(warehouse, advanced, began)
     return advanced
 
 
@@ -170,51 +246,3 @@ def _note(warehouse: Warehouse, advanced: Advanced, at: datetime) -> None:
     well = [key for key, report in advanced.lessons.items() if report.until is not None]
     well += [(stream, MIXTURE) for stream, report in advanced.decisions.items() if report.until is not None]
     note_outcomes(warehouse, advanced.failures, [key for key in well if key not in advanced.failures], at)
-
-
-def _decide(
-    settings: Settings, advanced: Advanced, shared: Mapping[Stream, Shared], clock: Callable[[], datetime]
-) -> None:
-    """Decides at the closes of these streams that all models have predicted from, or let pass."""
-    for stream, each in shared.items():
-        try:
-            report = decide(settings, stream, clock=clock, tape=each.tape, missing=each.missing)
-            advanced.decisions[stream] = advanced.decisions.get(stream, DecideReport()).and_then(report)
-        except LearnerBusy as busy:
-            logger.info("left out: %s", busy)
-        except Exception as error:
-            logger.exception("%s, decision", stream)
-            advanced.failures[stream, MIXTURE] = error
-
-
-def _step(
-    settings: Settings,
-    advanced: Advanced,
-    shared: Mapping[Stream, Shared],
-    lessons: Mapping[tuple[Stream, str], Iterator[LearnReport]],
-) -> None:
-    """Takes each lesson to its next part, those of models that read none of each other side by side."""
-    taught = {model for _, model in lessons}
-    for level in in_levels(name for name in settings.models if name in taught):
-        chosen = [(key, lesson) for key, lesson in lessons.items() if key[1] in level]
-        with ThreadPoolExecutor(max(1, min(len(chosen), AT_ONCE))) as pool:
-            for _ in pool.map(lambda each: _next(advanced, shared[each[0][0]], *each), chosen):
-                pass
-
-
-def _next(advanced: Advanced, shared: Shared, key: tuple[Stream, str], lesson: Iterator[LearnReport]) -> None:
-    """Takes one lesson to its next part; one with nothing to do leaves no report."""
-    try:
-        for report in lesson:
-            advanced.lessons[key] = report
-            break
-    except LearnerBusy as busy:
-        logger.info("left out: %s", busy)
-    except ModelRests as rests:
-        logger.info("left out: %s", rests)
-        shared.missing.add(key[1])
-    except Exception as error:
-        logger.exception("%s, %s", *key)
-        advanced.failures[key] = error
-        advanced.lessons.pop(key, None)
-        shared.missing.add(key[1])

@@ -6,7 +6,7 @@ stands in the gate's state, which moves in one transaction with them.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,7 +24,7 @@ from hindsight.inference.labels import candle_labels
 from hindsight.inference.mixture import CONTEXT, Closes, GateRule, Mixed, Numbers, Rows, mix
 from hindsight.market.candles import TIME
 from hindsight.market.streams import EPOCH, Stream, Window, from_ms, to_ms
-from hindsight.recall_blocks import deadline, given_up
+from hindsight.recall_blocks import Shared, deadline, given_up
 from hindsight.settings import Settings
 from hindsight.store import tape as tapes
 from hindsight.store.book_tables import books_known_at
@@ -60,14 +60,12 @@ def decide(
     stream: Stream,
     until: datetime | None = None,
     clock: Callable[[], datetime] | None = None,
-    tape: Tape | None = None,
-    missing: Collection[str] = (),
+    shared: Shared | None = None,
 ) -> DecideReport:
     """Decides every close at which all models have predicted, or that a model has let pass. Again, nothing changes.
 
-    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline, and not at all
-    if it is `missing`. `tape` is that of the stream, for a caller who has it in memory; where it does not reach, it is
-    read again.
+    A model that has not predicted is waited for; with the venue's `clock`, no longer than its deadline. `shared` is
+    what the stream's models have in common in the call; where its tape does not reach, it is read again.
     """
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     decided, last, first = 0, None, 0
@@ -75,11 +73,13 @@ def decide(
         is_done = False
         while not is_done:
             with warehouse.writing() as con:  # to mix takes less than a second turn would
-                due = _due(con, settings, stream, first, until, clock() if clock else None, missing)
+                due = _due(con, settings, stream, first, until, clock() if clock else None, shared)
                 if due is None:
                     break
                 before, state, rows, is_done = due
-                state, mixed = mix(state, _closes(con, settings, stream, state, rows, tape), GateRule())
+                state, mixed = mix(
+                    state, _closes(con, settings, stream, state, rows, shared.tape if shared else None), GateRule()
+                )
                 first = int(rows[-1]) + 1
                 if not len(mixed.rows):  # no candle closed at any of them
                     continue
@@ -96,7 +96,7 @@ def _due(
     first: int,
     until: datetime | None,
     now: datetime | None,
-    missing: Collection[str],
+    shared: Shared | None,
 ) -> tuple[bytes | None, GateState, np.ndarray, bool] | None:
     """The gate as it stands, the next rows from `first` on that it is to decide, and whether those are all; None where
     there are none."""
@@ -111,7 +111,7 @@ def _due(
     end = min(mark.as_of, until or mark.as_of)
     for model in models:
         said = predicted_until(con, model, stream)
-        passed = given_up(con, settings, stream, model, deadline(settings, stream), done, now, missing)
+        passed = given_up(con, settings, stream, model, deadline(settings, stream), done, now, shared)
         if said is None and passed is None:
             return None
         end = min(end, max(each for each in (said, passed) if each is not None))

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import duckdb
 import torch
@@ -18,6 +20,7 @@ from hindsight.configured import cadence_of, hyperparameters, replay_of, schema_
 from hindsight.errors import ModelRests, SettingRefused
 from hindsight.inference.labels import TrendRule
 from hindsight.market.streams import Stream, to_ms
+from hindsight.patience import Beat, in_time
 from hindsight.piece import CHUNK, Clock, Piece, Subject, end_of_piece, pieces, recall_piece
 from hindsight.promote import champion_of
 from hindsight.recall import recall_lineage, relive
@@ -29,14 +32,15 @@ from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_hyperparameters, newest_step
 from hindsight.store.warehouse import Warehouse
 from hindsight.teaching import LIVE_PATIENCE_SECONDS, taught_by_us
-from hindsight.training.engine import alone, in_time
+from hindsight.training.engine import alone
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import lesson
 from hindsight.training.step import Hyperparameters
 from hindsight.write import LearnReport, publish, write
 
-RESTS = 10  # times as long as a model may take does one rest that took longer: what hangs takes a tenth of the time
+REST_FACTOR = 10  # a model that took too long rests for so many times of what it may take
 Progress = Callable[[int, int], None]
+T = TypeVar("T")
 
 
 def learn(
@@ -177,21 +181,22 @@ def _lesson(
                 if subject.champion is not None:
                     serving = recall_lineage(con, settings, model, stream, subject.champion.checkpoint_id)
                 piece = recall_piece(con, subject, begin, end_of_piece(settings, begin, last))
-        learner = relive(lineage) if lineage else None
+        learner = _watched(subject, partial(relive, lineage)) if lineage else None
         if learner and serving:
-            learner.serving, learner.serving_id = relive(serving).average, serving.number
+            learner.serving, learner.serving_id = _watched(subject, partial(relive, serving)).average, serving.number
         yield subject, learner, pieces(subject, piece, last), begin, last
 
 
 def _let_rest(con: duckdb.DuckDBPyConnection, subject: Subject) -> None:
-    """Raises ModelRests for a live call where the model has timed out a moment ago: it would hold up every close."""
+    """Raises ModelRests for a live call where the model has timed out a moment ago, on whichever stream: it would hold
+    up every close."""
     now, settings = subject.now, subject.settings
-    if now is None:
+    last = timed_out_at(con, subject.model) if now else None
+    if now is None or last is None:
         return
-    last, rest = timed_out_at(con, subject.stream, subject.model), RESTS * settings.model_timeout_seconds
-    again = last + timedelta(seconds=rest * settings.venue_speed) if last else now
+    again = last + timedelta(seconds=REST_FACTOR * settings.model_timeout_seconds * settings.venue_speed)
     if now < again:
-        raise ModelRests(f"{subject.model} of {subject.stream} timed out at {last}: it is tried again from {again} on")
+        raise ModelRests(f"{subject.model} timed out at {last:%F %T}: it is tried again from {again:%F %T} on")
 
 
 def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, rule: TrendRule) -> None:
@@ -213,8 +218,7 @@ def _due(con: duckdb.DuckDBPyConnection, subject: Subject, until: datetime) -> t
     mark = pivot_mark(con, stream)
     done = learned_until(con, model, stream)
     shape, reached = shape_of(settings, stream, model), done[1] if done else None
-    missing = subject.shared.missing if subject.shared else ()
-    known = known_until(con, settings, stream, shape, subject.now, reached, missing)
+    known = known_until(con, settings, stream, shape, subject.now, reached, subject.shared)
     if mark is None or known is None:
         return 0, 0
     first = to_ms(done[1] if done else mark.since) // stream.step_ms
@@ -237,7 +241,16 @@ def _advance(subject: Subject, learner: Learner, piece: Piece, first: int, end: 
         ahead=ahead,
         into=piece.learned,
     )
+    _watched(subject, partial(alone, learner, whole))
+
+
+def _watched(subject: Subject, work: Callable[[Beat | None], T]) -> T:
+    """What comes of a model's work; live, as long as it goes on. In a backfill nobody else waits."""
     if subject.clock is None:
-        alone(learner, whole)
-    else:
-        in_time(learner, whole, subject.settings.model_timeout_seconds)
+        return work(None)
+
+    def with_threads(beat: Beat) -> T:
+        torch.set_num_threads(subject.settings.threads)  # each thread of ours has its own number
+        return work(beat)
+
+    return in_time(with_threads, subject.settings.model_timeout_seconds, f"{subject.model} of {subject.stream}")

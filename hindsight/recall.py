@@ -6,7 +6,7 @@ re-lived from their records (DESIGN §8), so no prediction depends on a file tha
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -314,15 +314,17 @@ def _finite(tensors: Tensors, file: str) -> Tensors:
     return tensors
 
 
-def relive(lineage: Lineage) -> Learner:
-    """The learner of a lineage, its steps lived again."""
+def relive(lineage: Lineage, beat: Callable[[], None] | None = None) -> Learner:
+    """The learner of a lineage, its steps lived again; tells of each one that is done."""
     learner, stretches = lineage.learner, lineage.stretches
     if learner is None:
         hyper = stretches[0].hyper if stretches else lineage.hyper
         learner = new_learner(lineage.model, hyper, lineage.device, lineage.shape)
     learner.born_at = lineage.born_at
     for stretch in stretches:
-        _relive(learner, lineage.model, lineage.stream, stretch)
+        for _ in _relive(learner, lineage.model, lineage.stream, stretch):
+            if beat:
+                beat()
     learner.number, learner.hyper = lineage.number, lineage.hyper
     return learner
 
@@ -362,8 +364,8 @@ def _stretch(
     return _Stretch(hyper=hyper, steps=steps, event_rows=event_rows, market=market, memory=memory)
 
 
-def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> None:
-    """Takes the steps of `stretch` again, exactly as they are on record."""
+def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> Iterator[None]:
+    """Takes the steps of `stretch` again, exactly as they are on record, one at a time."""
     learner.hyper, market = stretch.hyper, stretch.market
     seen = on_device(market.blocks, learner.device)
     for event_row, step in zip(stretch.event_rows.tolist(), stretch.steps.iter_rows(named=True), strict=True):
@@ -379,6 +381,7 @@ def _relive(learner: Learner, model: str, stream: Stream, stretch: _Stretch) -> 
         )
         learner.number = step["step"] - 1
         train(learner, seen, market.labels, stretch.memory, settled, drawn, event_row, step["trigger"])
+        yield
 
 
 def _recall_uses(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, memory: Memory, since: datetime) -> None:

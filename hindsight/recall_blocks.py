@@ -1,6 +1,6 @@
 """Bring back the blocks that frames are gathered from, and tell how far all of them are recorded."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -33,14 +33,16 @@ BOOK_PATIENCE = timedelta(seconds=1.5)  # of ours, after a close, for the second
 
 @dataclass(slots=True)
 class Shared:
-    """What the models of one stream have in common, made once for all of them that a call teaches.
+    """What the models of one stream have in common in a call.
 
-    It is given to whoever asks for the same rows of the same blocks while the market's tables are as they were.
+    What is made for one of them is given to whoever asks for the same rows of the same blocks while the market's tables
+    are as they were. A live call says when it began, and which models do not come in it: nobody waits for those.
     """
 
     asked: object = None
     made: dict[object, Any] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)  # models that have failed in the call: nobody waits for them
+    began: datetime | None = None
+    missing: set[str] = field(default_factory=set)
 
     def ask(self, asked: object) -> None:
         """Forgets all that was made for whoever asked for something else."""
@@ -112,13 +114,13 @@ def known_until(
     shape: FrameShape,
     now: datetime | None,
     done: datetime | None = None,
-    missing: Collection[str] = (),
+    shared: Shared | None = None,
 ) -> datetime | None:
     """The last close of `stream` of which every required stream of `shape` has said what it knows; None for none.
 
     A candle is asked for once the one after it could have closed. A model that another one reads is waited for; live,
-    where `now` is the venue's time and the reader is done up to `done`, until it is `given_up`, as `missing` ones are
-    at once; not at closes at which nobody predicts. So is the book, live, for BOOK_PATIENCE.
+    where `now` is the venue's time and the reader is done up to `done`, until it is `given_up`, with what is
+    `shared` in the call; not at closes at which nobody predicts. So is the book, live, for BOOK_PATIENCE.
     """
     until: datetime | None = None
     for block_stream in shape.streams(stream.venue):
@@ -135,7 +137,7 @@ def known_until(
     for read in shape.reads:
         said = _until_next(predicted_until(con, read.model, stream), stream, settings.predict_every)
         patience = timedelta(milliseconds=read.deadline_ms)
-        passed = given_up(con, settings, stream, read.model, patience, done, now, missing)
+        passed = given_up(con, settings, stream, read.model, patience, done, now, shared)
         ready = max((each for each in (said, passed) if each is not None), default=None)
         until = min(until, ready) if until and ready else None
     return until
@@ -157,18 +159,18 @@ def given_up(
     patience: timedelta,
     done: datetime | None,
     now: datetime | None,
-    missing: Collection[str],
+    shared: Shared | None,
 ) -> datetime | None:
     """The last close at which `model` is waited for no longer by whoever is done up to `done`; None in a backfill.
 
-    At the newest closes that is `patience` after them, and at once where it is `missing`: it has failed, and does not
-    come in this call. Of a backlog, a model that is working through it is waited for, and one that has moved nowhere
-    in MOVING is not.
+    At the newest closes that is `patience` after them, and at once where it is missing in the call. Of a backlog, a
+    model that is working through it is waited for, and one that has moved nowhere in MOVING is not.
     """
     if now is None:
         return None
-    is_newest = done is not None and now - done < patience + 3 * stream.step
-    if is_newest and model in missing:
+    shared = shared or Shared()
+    is_newest = done is not None and (shared.began or now) - done < patience + 3 * stream.step
+    if is_newest and model in shared.missing:
         return now
     if is_newest or not moved_since(con, stream, model, now - MOVING * settings.venue_speed):
         return now - patience

@@ -5,21 +5,26 @@ module that cannot be imported while another file is there, and `listener` reads
 """
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 
+import hindsight.learn
 from hindsight.advance import Advanced, advance, learn_from_pivots
-from hindsight.errors import ModelTimedOut, ModelUnloadable, SettingRefused
+from hindsight.errors import LearnerBusy, ModelTimedOut, ModelUnloadable, SettingRefused
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.sources import open_source
 from hindsight.lessons import Taught, learn_each
 from hindsight.market.streams import Window, to_ms
+from hindsight.piece import Subject
 from hindsight.settings import Settings, load
 from hindsight.store.failure_tables import MIXTURE, read_model_failures
 from hindsight.store.inference_tables import learners_of
@@ -166,8 +171,7 @@ def warehouse(settings: Settings) -> Warehouse:
 
 def land(settings: Settings, start: datetime, end: datetime) -> None:
     """Lands what the venue delivered in (start, end]."""
-    stream = settings.streams[0]
-    found = pl.concat(open_source(settings).candles(stream, Window(start=START, end=end)))
+    source = open_source(settings)
     rows = [
         {
             "stream": str(stream),
@@ -176,7 +180,10 @@ def land(settings: Settings, start: datetime, end: datetime) -> None:
             "known_ms": to_ms(row["recorded_at"]) if row["revision"] else None,
             "closed_by": "flag",
         }
-        for row in found.sort("recorded_at", "open_time").iter_rows(named=True)
+        for stream in settings.streams
+        for row in pl.concat(source.candles(stream, Window(start=START, end=end)))
+        .sort("recorded_at", "open_time")
+        .iter_rows(named=True)
         if start < row["recorded_at"] <= end
     ]
     Landing(settings.landing_path).write("candles", rows, to_ms(end), to_ms(end))
@@ -299,6 +306,101 @@ def test_a_model_that_hangs_is_left_alone_rests_and_comes_back_while_the_others_
     assert_same(settings, without, ("cnn",), table)
     with warehouse(settings).reading() as con:
         assert references_not_resolving(settings, con, stream, Window(start=START, end=closes[-1])).is_empty()
+
+
+def stuck(model: str) -> list[str]:
+    """The threads in which this model hangs."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(f"{model} of ")]
+
+
+def test_where_candles_close_more_often_than_a_model_may_take_nobody_waits_for_who_hangs(
+    fresh: Callable, package: Package
+):
+    settings = fresh("with", "cnn", "loud", "reader").model_copy(update={"timeframes": ("1s",)})
+    stream, second, history = settings.streams[0], timedelta(seconds=1), START + timedelta(seconds=600)
+    assert live(settings, START, history).failures == {}
+    package.is_stuck(True)
+    close, began = history + second, time.monotonic()
+    land(settings, history, close)
+    slow = settings.model_copy(update={"model_timeout_seconds": 6.0})  # of 4 candles before that all are the newest
+    *_, done = advance(slow, lambda: close + (time.monotonic() - began) * second, leave_pivots=True)
+    assert [type(error) for error in done.failures.values()] == [ModelTimedOut]
+    assert {model: report.until for (_, model), report in done.lessons.items()} == {"cnn": close, "reader": close}
+    assert done.decisions[stream].until == close
+
+
+def test_a_model_that_hangs_hangs_at_most_twice_in_a_call_however_many_streams_there_are(
+    fresh: Callable, package: Package
+):
+    settings = fresh("with", "cnn", "loud").model_copy(update={"symbols": ("ETH/USDT", "BTC/USDT", "SOL/USDT")})
+    closes = [HISTORY + n * MINUTE for n in range(4)]
+    assert live(settings, START, HISTORY).failures == {}
+    package.is_stuck(True)
+    impatient = settings.model_copy(update={"model_timeout_seconds": 4.0, "venue_speed": 10.0})
+    done = live(impatient, *closes[:2])
+    assert 1 <= len(done.failures) == len(stuck("loud")) <= 2
+    assert {report.until for report in done.decisions.values()} == {closes[1]}
+    assert len(done.decisions) == 3
+    assert live(impatient, *closes[1:3]).failures == {}  # it rests on all of them
+
+
+def test_a_pivot_that_is_told_while_a_model_hangs_finds_it_resting_and_of_several_pivots_one_is_tried(
+    fresh: Callable, package: Package
+):
+    settings = fresh("with", "cnn", "loud", "reader")
+    stream, closes = settings.streams[0], [HISTORY + n * MINUTE for n in range(4)]
+    assert live(settings, START, HISTORY).failures == {}
+    package.is_stuck(True)
+    impatient = settings.model_copy(update={"model_timeout_seconds": 3.0})
+    land(settings, *closes[:2])
+    steps = advance(impatient, lambda: closes[1] + timedelta(seconds=2), leave_pivots=True)
+    next(steps)
+    pivots = [(stream, close) for close in closes[1:]]
+    assert learn_from_pivots(impatient, pivots[:1], lambda: closes[1] + timedelta(seconds=3)).failures == {}
+    assert list(next(steps).failures) == [(stream, "loud")]
+    assert failures(settings)["times"].to_list() == [1]
+    assert len(stuck("loud")) == 1
+    assert list(learn_from_pivots(impatient, pivots, lambda: closes[-1]).failures) == [(stream, "loud")]
+    assert len(stuck("loud")) == 2
+
+
+def test_steps_that_are_taken_again_may_hang_as_well(fresh: Callable, package: Package):
+    settings = fresh("with", "cnn", "loud", "reader")
+    stream, close = settings.streams[0], HISTORY + MINUTE
+    assert live(settings, START, HISTORY).failures == {}
+    kept = [file for file in settings.checkpoints_path.rglob("*.safetensors") if "loud" in file.parts]
+    assert kept
+    for file in kept:
+        file.unlink()
+    package.is_stuck(True)
+    done = live(settings.model_copy(update={"model_timeout_seconds": 3.0}), HISTORY, close)
+    assert [type(error) for error in done.failures.values()] == [ModelTimedOut]
+    assert done.decisions[stream].until == close
+
+
+def test_who_was_passed_over_predicts_for_nobody_else_before_those_that_read_it_have_stored_what_they_said_without(
+    fresh: Callable, package: Package, table: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    """Two calls at one close: in the one `loud` fails, and while its reader goes on it would be well in the other."""
+    settings = fresh("with", "cnn", "loud", "reader")
+    stream, close, stored = settings.streams[0], HISTORY + MINUTE, hindsight.learn.publish
+    assert live(settings, START, HISTORY).failures == {}
+    package.is_hurt(True)
+
+    def in_between(subject: Subject, *given: Any) -> None:
+        if subject.model == "reader":
+            package.is_hurt(False)
+            with pytest.raises(LearnerBusy):
+                hindsight.learn.learn(settings, stream, "loud", close, clock=lambda: close + timedelta(seconds=3))
+        stored(subject, *given)
+
+    monkeypatch.setattr(hindsight.learn, "publish", in_between)
+    assert list(live(settings, HISTORY, close).failures) == [(stream, "loud")]
+    monkeypatch.undo()
+    assert learn_from_pivots(settings, [(stream, close)], lambda: close + timedelta(seconds=4)).failures == {}
+    assert set(table(settings, "learned_until", "model")["until"]) == {close}
+    with warehouse(settings).reading() as con:
+        assert references_not_resolving(settings, con, stream, Window(start=START, end=close)).is_empty()
 
 
 def test_a_model_that_does_not_import_stops_no_other_one_also_as_the_first_and_comes_back_by_itself(

@@ -52,20 +52,10 @@ def failing_models(con: duckdb.DuckDBPyConnection, stream: Stream) -> set[str]:
     return {model for (model,) in con.execute(sql, stream_key(stream)).fetchall()}
 
 
-def timed_out_at(con: duckdb.DuckDBPyConnection, stream: Stream, model: str) -> datetime | None:
-    """When a lesson of the model timed out last, if none has gone well since."""
-    found = con.execute(
-        f"""
-        select last_at
-        from model_failures
-        where {OF_STREAM}
-          and model = $model
-          and error = $error
-          and ended_at is null
-        """,
-        {"model": model, "error": ModelTimedOut.__name__, **stream_key(stream)},
-    ).fetchall()
-    return found[0][0] if found else None
+def timed_out_at(con: duckdb.DuckDBPyConnection, model: str) -> datetime | None:
+    """When the model timed out last, on any stream on which it has not gone well since."""
+    sql = "select max(last_at) from model_failures where model = $model and error = $error and ended_at is null"
+    return con.execute(sql, {"model": model, "error": ModelTimedOut.__name__}).fetchall()[0][0]
 
 
 def _message(error: Exception) -> str:

@@ -3,17 +3,14 @@
 Legend: B references, D width of a hidden state, E extras.
 """
 
-import queue
-import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from hindsight.errors import ModelTimedOut
 from hindsight.inference.blocks import Frame, check_frame
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.predictions import SERVED, TARGET_AGES, WIDTH
@@ -47,45 +44,16 @@ Work: TypeAlias = Predict | Train
 Lesson: TypeAlias = Generator[Work, Tensor, Taught]
 
 
-def alone(learner: Learner, lesson: Lesson[Taught]) -> Taught:
-    """Does what the lesson asks, one after the other, to its end."""
+def alone(learner: Learner, lesson: Lesson[Taught], beat: Callable[[], None] | None = None) -> Taught:
+    """Does what the lesson asks, one after the other, to its end, and tells of each piece of work that is done."""
     try:
         work = next(lesson)
         while True:
             work = lesson.send(do(learner, work))
+            if beat:
+                beat()
     except StopIteration as end:
         return end.value
-
-
-def in_time(learner: Learner, lesson: Lesson[Taught], seconds: float) -> Taught:
-    """The same, in a thread that is left to itself where more than so many seconds go by without a piece of work done.
-
-    Raises ModelTimedOut then. Nothing ends such a thread but the end of its process; whatever it still does, nobody
-    looks at.
-    """
-    told = queue.SimpleQueue[BaseException | None]()  # None: one piece is done
-    is_left = threading.Event()
-
-    def drive() -> None:
-        try:
-            work = next(lesson)
-            while not is_left.is_set():
-                work = lesson.send(do(learner, work))
-                told.put(None)
-            lesson.close()
-        except BaseException as outcome:  # the end of the lesson is one as well
-            told.put(outcome)
-
-    threading.Thread(target=drive, name="lesson", daemon=True).start()
-    try:
-        while (outcome := told.get(timeout=seconds)) is None:
-            pass
-    except queue.Empty:
-        is_left.set()
-        raise ModelTimedOut(f"no prediction and no training step came within {seconds:g} s") from None
-    if isinstance(outcome, StopIteration):
-        return outcome.value
-    raise outcome
 
 
 def do(learner: Learner, work: Work) -> Tensor:

@@ -35,7 +35,7 @@ class Stretch:
     first: int
     new_memory: Callable[..., Memory]
 
-    def run(self, learner: Learner, memory: Memory, first: int, end: int, by: Callable = alone) -> Learned:
+    def run(self, learner: Learner, memory: Memory, first: int, end: int) -> Learned:
         """Closes [first, end), counted from the stretch's first."""
         whole = lesson(
             learner,
@@ -49,7 +49,7 @@ class Stretch:
             replay=ReplayRule(replay_window=1000),
             snapshot=lambda learner: {},
         )
-        return by(learner, whole)
+        return alone(learner, whole)
 
 
 @pytest.fixture(scope="session")
