@@ -6,7 +6,7 @@ follows from the tables: a call that was killed is finished by the next one, who
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -57,28 +57,27 @@ def advance(settings: Settings, clock: Callable[[], datetime], *, leave_pivots: 
     Lessons of one level are waited for together, each no longer than the setting allows. Nobody waits for a model that
     has failed: those that read it, and the decision, do without it.
     """
-    began = clock()
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
     landing = Landing(settings.landing_path)
     advanced = Advanced(_ingest(settings, warehouse, landing, clock))
     fresh = [stream for stream in settings.predicted_streams if stream in advanced.ingested.streams]
     teachable = told_apart(settings)
-    with _round(settings, teachable, advanced, fresh, clock, leave_pivots=leave_pivots) as those:
-        those.predict()
-        if advanced.failures:  # known to the run that a pivot starts, and to the next one, should this one be killed
-            note_outcomes(warehouse, advanced.failures, (), began)
+    with _lessons_on(settings, teachable, advanced, fresh, clock, leave_pivots=leave_pivots) as lessons:
+        lessons.predict()
+        noted = dict(advanced.failures)  # for the run that a pivot starts, and the next one, should this one be killed
+        note_outcomes(warehouse, noted, (), clock())
         yield advanced
-        those.learn()
+        lessons.learn()
     idle = [stream for stream in settings.predicted_streams if not leave_pivots or stream not in fresh]
     late = []
     if idle:
         with warehouse.reading() as con:
             left = left_unlearned(con, idle, settings.models)
         late = [stream for stream in idle if any(name == str(stream) for name, _ in left)]
-    with _round(settings, teachable, advanced, late, clock, leave_pivots=False) as those:
-        those.predict()
-        those.learn()
-    _note(warehouse, advanced, began)
+    with _lessons_on(settings, teachable, advanced, late, clock, leave_pivots=False) as lessons:
+        lessons.predict()
+        lessons.learn()
+    _note(warehouse, advanced, noted, clock())
     yield advanced
 
 
@@ -105,14 +104,14 @@ def _ingest(settings: Settings, warehouse: Warehouse, landing: Landing, clock: C
 
 
 @dataclass(slots=True, kw_only=True)
-class _Round:
+class _Lessons:
     """The lessons of every model on some streams, taken to their newest closes side by side."""
 
     settings: Settings
     advanced: Advanced
     clock: Callable[[], datetime]
     shared: dict[Stream, Shared]
-    lessons: dict[tuple[Stream, str], Generator[LearnReport]] = field(default_factory=dict)
+    each: dict[tuple[Stream, str], Generator[LearnReport]] = field(default_factory=dict)
     passed: ExitStack = field(default_factory=ExitStack)  # the locks of models that are passed over
 
     def predict(self) -> None:
@@ -128,9 +127,9 @@ class _Round:
 
     def _step(self) -> None:
         """Takes each lesson to its next part, those of models that read none of each other side by side."""
-        taught = {model for _, model in self.lessons}
+        taught = {model for _, model in self.each}
         for level in in_levels(name for name in self.settings.models if name in taught):
-            chosen = [key for key in self.lessons if key[1] in level]
+            chosen = [key for key in self.each if key[1] in level]
             with ThreadPoolExecutor(max(1, min(len(chosen), AT_ONCE))) as pool:
                 for _ in pool.map(self._next, chosen):
                     pass
@@ -152,11 +151,11 @@ class _Round:
         """Takes one lesson to its next part; one with nothing to do leaves no report."""
         stream, model = key
         if model in _timed_out(self.advanced):  # on another stream: what hangs there, hangs here
-            self.lessons[key].close()
+            self.each[key].close()
             self.pass_over(stream, model)
             return
         try:
-            for report in self.lessons[key]:
+            for report in self.each[key]:
                 self.advanced.lessons[key] = report
                 break
         except LearnerBusy as busy:
@@ -175,13 +174,13 @@ class _Round:
         what they said without: it would look as if it had been in time for them."""
         try:
             self.passed.enter_context(taught_by_us(self.settings, stream, model, 0.0))
-        except LearnerBusy:
-            return  # it may come in time yet
+        except (LearnerBusy, OSError):
+            return  # then it is waited for, as long as its deadline
         self.shared[stream].missing.add(model)
 
 
 @contextmanager
-def _round(
+def _lessons_on(
     settings: Settings,
     teachable: Teachable,
     advanced: Advanced,
@@ -189,23 +188,23 @@ def _round(
     clock: Callable[[], datetime],
     *,
     leave_pivots: bool,
-) -> Iterator[_Round]:
+) -> Iterator[_Lessons]:
     """The lessons on these streams, none of them begun; each is over when the block ends.
 
     A model that cannot be taught at all fails here, and one that has failed in the call is not tried again in it.
     """
     with ExitStack() as stack:
         shared = {stream: Shared(began=clock()) for stream in streams}
-        those = _Round(settings=settings, advanced=advanced, clock=clock, shared=shared)
-        for stream, each in shared.items():
+        lessons = _Lessons(settings=settings, advanced=advanced, clock=clock, shared=shared)
+        for stream, common in shared.items():
             advanced.failures.update({(stream, model): error for model, error in teachable.refused.items()})
             for model in settings.models:
                 if (stream, model) in advanced.failures:
-                    those.pass_over(stream, model)
+                    lessons.pass_over(stream, model)
                     continue
-                lesson = learn_live(teachable.settings, stream, model, clock, leave_pivots=leave_pivots, shared=each)
-                those.lessons[stream, model] = stack.enter_context(closing(lesson))
-        yield those
+                one = learn_live(teachable.settings, stream, model, clock, leave_pivots=leave_pivots, shared=common)
+                lessons.each[stream, model] = stack.enter_context(closing(one))
+        yield lessons
 
 
 def _timed_out(advanced: Advanced) -> set[str]:
@@ -220,7 +219,7 @@ def learn_from_pivots(
 
     Pivots of streams that nobody predicts are passed over.
     """
-    began, advanced, (loaded, teachable, refused) = clock(), Advanced(), told_apart(settings)
+    advanced, (loaded, teachable, refused) = Advanced(), told_apart(settings)
     for stream, close in pivots:
         if stream not in settings.predicted_streams:
             continue
@@ -237,12 +236,14 @@ def learn_from_pivots(
                 logger.exception("%s, %s", stream, model)
                 advanced.failures[stream, model] = error
     warehouse = Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds)
-    _note(warehouse, advanced, began)
+    _note(warehouse, advanced, (), clock())
     return advanced
 
 
-def _note(warehouse: Warehouse, advanced: Advanced, at: datetime) -> None:
-    """Notes in the tables what failed in a call, and ends what was noted of models that have moved on in it."""
+def _note(warehouse: Warehouse, advanced: Advanced, noted: Collection[tuple[Stream, str]], at: datetime) -> None:
+    """Notes in the tables what failed in a call, but for what is `noted`, and ends what was noted of models that have
+    moved on in it."""
     well = [key for key, report in advanced.lessons.items() if report.until is not None]
     well += [(stream, MIXTURE) for stream, report in advanced.decisions.items() if report.until is not None]
-    note_outcomes(warehouse, advanced.failures, [key for key in well if key not in advanced.failures], at)
+    failures = {key: error for key, error in advanced.failures.items() if key not in noted}
+    note_outcomes(warehouse, failures, [key for key in well if key not in advanced.failures], at)

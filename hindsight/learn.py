@@ -27,7 +27,7 @@ from hindsight.recall import recall_lineage, relive
 from hindsight.recall_blocks import Shared, known_until
 from hindsight.settings import Settings
 from hindsight.store.failure_tables import timed_out_at
-from hindsight.store.inference_tables import learned_until
+from hindsight.store.inference_tables import learned_until, predicted_until
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_hyperparameters, newest_step
 from hindsight.store.warehouse import Warehouse
@@ -213,7 +213,7 @@ def _hold_to_rule(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, ru
 
 def _due(con: duckdb.DuckDBPyConnection, subject: Subject, until: datetime) -> tuple[int, int]:
     """The rows [first, last) whose closes are due: after the watermark, up to `until`, and to where all that their
-    frames ask for is known."""
+    frames ask for is known, or was when they were predicted from."""
     stream, model, settings = subject.stream, subject.model, subject.settings
     mark = pivot_mark(con, stream)
     done = learned_until(con, model, stream)
@@ -221,6 +221,7 @@ def _due(con: duckdb.DuckDBPyConnection, subject: Subject, until: datetime) -> t
     known = known_until(con, settings, stream, shape, subject.now, reached, subject.shared)
     if mark is None or known is None:
         return 0, 0
+    known = max(known, predicted_until(con, model, stream) or known)
     first = to_ms(done[1] if done else mark.since) // stream.step_ms
     return first, max(first, to_ms(min(until, known)) // stream.step_ms)
 

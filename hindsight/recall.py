@@ -6,7 +6,7 @@ re-lived from their records (DESIGN §8), so no prediction depends on a file tha
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -27,6 +27,7 @@ from hindsight.inference.records import predictions_of
 from hindsight.inference.references import made_at_ms, schema_hash
 from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
+from hindsight.patience import Beat
 from hindsight.recall_blocks import Shared, recall_blocks
 from hindsight.settings import Settings
 from hindsight.store.inference_tables import oldest_pending, read_references
@@ -238,7 +239,7 @@ class Lineage:
     hyper: Hyperparameters
     device: torch.device
     shape: FrameShape
-    learner: Learner | None
+    learner: Learner
     stretches: list["_Stretch"]
 
 
@@ -290,6 +291,8 @@ def recall_lineage(
     if base < number:
         steps = read_steps(con, model, stream, base, number).filter(pl.col("schema_hash") == schema)
         stretches += [_stretch(con, settings, model, stream, shape, part) for part in _by_hyperparameters(steps)]
+    if learner is None:
+        learner = new_learner(model, stretches[0].hyper if stretches else hyper, device, shape)
     born = first_step(con, model, stream, schema)
     return Lineage(
         model=model,
@@ -314,14 +317,11 @@ def _finite(tensors: Tensors, file: str) -> Tensors:
     return tensors
 
 
-def relive(lineage: Lineage, beat: Callable[[], None] | None = None) -> Learner:
+def relive(lineage: Lineage, beat: Beat | None = None) -> Learner:
     """The learner of a lineage, its steps lived again; tells of each one that is done."""
-    learner, stretches = lineage.learner, lineage.stretches
-    if learner is None:
-        hyper = stretches[0].hyper if stretches else lineage.hyper
-        learner = new_learner(lineage.model, hyper, lineage.device, lineage.shape)
+    learner = lineage.learner
     learner.born_at = lineage.born_at
-    for stretch in stretches:
+    for stretch in lineage.stretches:
         for _ in _relive(learner, lineage.model, lineage.stream, stretch):
             if beat:
                 beat()

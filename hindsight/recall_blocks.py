@@ -164,15 +164,17 @@ def given_up(
     """The last close at which `model` is waited for no longer by whoever is done up to `done`; None in a backfill.
 
     At the newest closes that is `patience` after them, and at once where it is missing in the call. Of a backlog, a
-    model that is working through it is waited for, and one that has moved nowhere in MOVING is not.
+    model that is working through it is waited for, and one that has moved nowhere in MOVING is not. What closes while
+    a call waits for what hangs is no backlog.
     """
     if now is None:
         return None
-    shared = shared or Shared()
-    is_newest = done is not None and (shared.began or now) - done < patience + 3 * stream.step
-    if is_newest and model in shared.missing:
+    shared, moving = shared or Shared(), MOVING * settings.venue_speed
+    behind = timedelta.max if done is None else (shared.began or now) - done
+    is_newest = behind < patience + 3 * stream.step
+    if model in shared.missing and (is_newest or behind < moving):
         return now
-    if is_newest or not moved_since(con, stream, model, now - MOVING * settings.venue_speed):
+    if is_newest or not moved_since(con, stream, model, now - moving):
         return now - patience
     return None
 

@@ -68,7 +68,7 @@ def set_serving(settings: Settings, model: str, stream: Stream, to: int | None =
             choice = _choose(con, settings, model, stream, to)
         learner = relive(choice.lineage)
         _check_finite(learner, model, stream)
-        is_read = choice.lineage.learner is not None and not choice.lineage.stretches
+        is_read = not choice.lineage.stretches
         saved = None if is_read else _save(settings, stream, model, learner, choice)
         chosen = Chosen(
             before=choice.before, after=choice.after, since=choice.event_time, is_brought_back=saved is not None

@@ -153,6 +153,9 @@ def package(installed: Package) -> Iterator[Package]:
     installed.is_hurt(False)
     installed.is_stuck(False)
     installed.is_away(False)
+    for thread in threading.enumerate():
+        if thread.name in stuck("loud"):
+            thread.join(60)
 
 
 @pytest.fixture
@@ -290,7 +293,8 @@ def test_a_model_that_hangs_is_left_alone_rests_and_comes_back_while_the_others_
         assert [type(error) for error in done.failures.values()] == [ModelTimedOut] * is_tried
         assert {model: report.until for (_, model), report in done.lessons.items()} == {"cnn": end, "reader": end}
         assert done.decisions[stream].until == end
-        assert learn_from_pivots(impatient, [(stream, end)], lambda end=end: end + MINUTE / 2).failures == {}
+        pivots = learn_from_pivots(impatient, [(stream, end)], lambda end=end: end + timedelta(seconds=3))
+        assert pivots.failures == {}
         assert failures(settings).select("model", "error", "times", "ended_at").rows() == [
             ("loud", "ModelTimedOut", times, None)
         ]
@@ -320,13 +324,16 @@ def test_where_candles_close_more_often_than_a_model_may_take_nobody_waits_for_w
     stream, second, history = settings.streams[0], timedelta(seconds=1), START + timedelta(seconds=600)
     assert live(settings, START, history).failures == {}
     package.is_stuck(True)
-    close, began = history + second, time.monotonic()
-    land(settings, history, close)
     slow = settings.model_copy(update={"model_timeout_seconds": 6.0})  # of 4 candles before that all are the newest
-    *_, done = advance(slow, lambda: close + (time.monotonic() - began) * second, leave_pivots=True)
-    assert [type(error) for error in done.failures.values()] == [ModelTimedOut]
-    assert {model: report.until for (_, model), report in done.lessons.items()} == {"cnn": close, "reader": close}
-    assert done.decisions[stream].until == close
+    opened, failed = history, [ModelTimedOut]
+    for close in (history + second, history + 8 * second, history + 9 * second):
+        began = time.monotonic()
+        land(settings, opened, close)
+        *_, done = advance(slow, lambda: close + (time.monotonic() - began) * second, leave_pivots=True)  # noqa: B023
+        assert [type(error) for error in done.failures.values()] == failed
+        assert {model: report.until for (_, model), report in done.lessons.items()} == {"cnn": close, "reader": close}
+        assert done.decisions[stream].until == close
+        opened, failed = close, []
 
 
 def test_a_model_that_hangs_hangs_at_most_twice_in_a_call_however_many_streams_there_are(
@@ -351,7 +358,7 @@ def test_a_pivot_that_is_told_while_a_model_hangs_finds_it_resting_and_of_severa
     stream, closes = settings.streams[0], [HISTORY + n * MINUTE for n in range(4)]
     assert live(settings, START, HISTORY).failures == {}
     package.is_stuck(True)
-    impatient = settings.model_copy(update={"model_timeout_seconds": 3.0})
+    impatient = settings.model_copy(update={"model_timeout_seconds": 5.0, "venue_speed": 2.0})
     land(settings, *closes[:2])
     steps = advance(impatient, lambda: closes[1] + timedelta(seconds=2), leave_pivots=True)
     next(steps)
@@ -360,6 +367,15 @@ def test_a_pivot_that_is_told_while_a_model_hangs_finds_it_resting_and_of_severa
     assert list(next(steps).failures) == [(stream, "loud")]
     assert failures(settings)["times"].to_list() == [1]
     assert len(stuck("loud")) == 1
+    land(settings, *closes[1:3])
+    steps = advance(impatient, lambda: closes[2] + timedelta(seconds=2), leave_pivots=True)
+    next(steps)
+    steps.close()  # ended before it has learned
+    told = learn_from_pivots(impatient, pivots[1:2], lambda: closes[2] + timedelta(seconds=3))
+    assert {model: report.until for (_, model), report in told.lessons.items()} == {
+        "cnn": closes[2],
+        "reader": closes[2],  # what it has said itself waits for nobody
+    }
     assert list(learn_from_pivots(impatient, pivots, lambda: closes[-1]).failures) == [(stream, "loud")]
     assert len(stuck("loud")) == 2
 
@@ -373,7 +389,7 @@ def test_steps_that_are_taken_again_may_hang_as_well(fresh: Callable, package: P
     for file in kept:
         file.unlink()
     package.is_stuck(True)
-    done = live(settings.model_copy(update={"model_timeout_seconds": 3.0}), HISTORY, close)
+    done = live(settings.model_copy(update={"model_timeout_seconds": 5.0}), HISTORY, close)
     assert [type(error) for error in done.failures.values()] == [ModelTimedOut]
     assert done.decisions[stream].until == close
 

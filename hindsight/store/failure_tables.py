@@ -25,7 +25,7 @@ OF_THE_WAREHOUSE = (WarehouseLocked, WarehouseUnusable)  # to note those, it wou
 def note_outcomes(warehouse: Warehouse, failures: Mapping[Key, Exception], well: Collection[Key], at: datetime) -> None:
     """Counts the failures of a call, and ends those of the models that have done what was due in it.
 
-    The same call again, at the same instant, counts nothing twice. Never raises for a warehouse that cannot be had;
+    Never raises for a warehouse that cannot be had;
     what failed because of it is no failure of a model.
     """
     noted = {key: error for key, error in failures.items() if not isinstance(error, OF_THE_WAREHOUSE)}
@@ -88,7 +88,7 @@ def _count(con: duckdb.DuckDBPyConnection, stream: Stream, model: str, error: Ex
     is_known = con.execute(
         f"""
         update model_failures
-        set times = times + if(last_at = $at, 0, 1), message = $message, last_at = $at, ended_at = null
+        set times = times + 1, message = $message, last_at = $at, ended_at = null
         where {OF_STREAM}
           and model = $model
           and error = $error
