@@ -12,8 +12,9 @@ the references of the FITTED days before. The rules `always_up` and `opposite_si
 they were right in that window, so that a log loss can be asked of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -48,6 +49,16 @@ class Target:
     rule: NDArray[np.int64] | None  # [N] what the simple rule says, if the target has one
     rule_name: str
 
+    def within(self, span: slice) -> Self:
+        """The same of a stretch of its references alone."""
+        return replace(
+            self,
+            answer=self.answer[span],
+            known_row=self.known_row[span],
+            probability=self.probability[span],
+            rule=None if self.rule is None else self.rule[span],
+        )
+
 
 def first_scored(first: int, end: int, ttl: int, stream: Stream) -> int:
     """The first row whose reference is needed to score the days that become complete in [first, end); `first` when
@@ -70,10 +81,11 @@ def score_days(
     complete = [
         day for day in np.unique(row_day[memory.made]) if first < (day + 1) * DAY_MS // stream.step_ms + ttl <= end
     ]
+    targets = _targets(tape, memory, labels)
     records = [
         _record(model, day, target.name, predictor, *sums)
         for day in complete
-        for target in _targets(tape, memory, labels)
+        for target in targets
         for predictor, sums in _score(target, tape, memory, labels, row_day, int(day), ttl, stream).items()
     ]
     records += [
@@ -145,8 +157,9 @@ def _score(
     stream: Stream,
 ) -> dict[str, tuple[int, int, float, None]]:
     day_row, next_day_row = (each * DAY_MS // stream.step_ms for each in (day, day + 1))
-    fitted_days = FITTED // timedelta(days=1)
-    learnt = (row_day < day) & (row_day >= day - fitted_days) & (target.known_row < day_row)
+    start, end = np.searchsorted(row_day, (day - FITTED // timedelta(days=1), day + 1))
+    target, row_day, first_row = target.within(slice(start, end)), row_day[start:end], labels.first_row + int(start)
+    learnt = (row_day < day) & (target.known_row < day_row)
     # Not what is known by now: that would depend on how far this piece of history happens to go.
     asked = (row_day == day) & (target.known_row < next_day_row + ttl)
     classes = target.probability.shape[1]
@@ -161,9 +174,9 @@ def _score(
     thinned = np.flatnonzero(learnt)[::THINNED]
     if learnt.sum() >= ENOUGH and len(np.unique(target.answer[thinned])) == classes and asked.any():
         said["logistic_regression"] = _logistic(
-            _features(tape, memory, thinned + labels.first_row),
+            _features(tape, memory, thinned + first_row),
             target.answer[thinned],
-            _features(tape, memory, np.flatnonzero(asked) + labels.first_row),
+            _features(tape, memory, np.flatnonzero(asked) + first_row),
         )
     return {
         name: (
