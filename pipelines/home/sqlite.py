@@ -6,6 +6,7 @@ the tables of each run's file one by one. Here files stay open, one that carries
 run's file starts as a copy of an empty one.
 """
 
+import logging
 import os
 import shutil
 import sqlite3
@@ -36,6 +37,7 @@ from watchdog.observers import Observer
 from hindsight.store.lock import held
 from pipelines.home.asked_once import AskedOnce
 
+logger = logging.getLogger(__name__)
 OPEN_FILES = 8  # of runs, in one process
 
 
@@ -156,7 +158,12 @@ class _Watchdog(SqliteEventLogStorageWatchdog):
         return [self._log_path, f"{self._log_path}-wal"]
 
     def on_modified(self, event: FileSystemEvent) -> None:
-        self._process_log()
+        try:
+            self._process_log()
+        except (
+            Exception
+        ):  # the thread that calls this is that of all pages, and would be gone; the next event reads all
+            logger.exception("run %s: its page may be behind", self._run_id)
 
 
 def _open(url: str) -> Engine:

@@ -2,9 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
+import pytest
 from dagster._core.events.log import EventLogEntry
 from dagster._core.utils import make_new_run_id
+from sqlalchemy.exc import OperationalError
 
 from pipelines.home.sqlite import QuickSqliteStorage
 from tests.pipelines.conftest import until
@@ -23,6 +26,33 @@ def test_each_event_that_another_process_stores_is_heard_of(tmp_path: Path) -> N
         webserver.event_log_storage.dispose()
         run.event_log_storage.dispose()
     assert heard == ["before anybody looked", "first", "second"]
+
+
+def test_an_event_that_cannot_be_read_at_once_ends_the_view_of_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id, heard, broken = make_new_run_id(), [], []
+    webserver, run = QuickSqliteStorage(str(tmp_path)), QuickSqliteStorage(str(tmp_path))
+    events, read = webserver.event_log_storage, webserver.event_log_storage.get_records_for_run
+
+    def locked(*given: Any) -> Any:
+        broken.append(given)
+        raise OperationalError("select", {}, Exception("database is locked"))
+
+    try:
+        run.event_log_storage.store_event(_message(run_id, "before anybody looked"))
+        monkeypatch.setattr(events, "get_records_for_run", locked)
+        events.watch(run_id, None, lambda entry, cursor: heard.append(entry.user_message))
+        run.event_log_storage.store_event(_message(run_id, "first"))
+        until(lambda: broken, "the event is asked for")
+        monkeypatch.setattr(events, "get_records_for_run", read)
+        run.event_log_storage.store_event(_message(run_id, "second"))
+        until(lambda: heard[-1:] == ["second"], f"the next one is heard of; so far {heard}")
+    finally:
+        events.dispose()
+        run.event_log_storage.dispose()
+    assert heard == ["before anybody looked", "first", "second"]
+    assert "its page may be behind" in caplog.text
 
 
 def _message(run_id: str, text: str) -> EventLogEntry:
