@@ -208,7 +208,7 @@ def _lessons_on(
 
 
 def _timed_out(advanced: Advanced) -> set[str]:
-    """The models that took too long in the call."""
+    """The models that took too long in the call, so far: the lessons beside this one may add to them meanwhile."""
     return {model for (_, model), error in list(advanced.failures.items()) if isinstance(error, ModelTimedOut)}
 
 

@@ -146,6 +146,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Package]:
     model_of.cache_clear()
 
 
+def stuck(model: str) -> list[threading.Thread]:
+    """The threads in which this model hangs."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(f"{model} of ")]
+
+
 @pytest.fixture
 def package(installed: Package) -> Iterator[Package]:
     """The package, whose models are well before and after a test."""
@@ -153,9 +158,8 @@ def package(installed: Package) -> Iterator[Package]:
     installed.is_hurt(False)
     installed.is_stuck(False)
     installed.is_away(False)
-    for thread in threading.enumerate():
-        if thread.name in stuck("loud"):
-            thread.join(60)
+    for thread in stuck("loud"):
+        thread.join(60)
 
 
 @pytest.fixture
@@ -310,11 +314,6 @@ def test_a_model_that_hangs_is_left_alone_rests_and_comes_back_while_the_others_
     assert_same(settings, without, ("cnn",), table)
     with warehouse(settings).reading() as con:
         assert references_not_resolving(settings, con, stream, Window(start=START, end=closes[-1])).is_empty()
-
-
-def stuck(model: str) -> list[str]:
-    """The threads in which this model hangs."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(f"{model} of ")]
 
 
 def test_where_candles_close_more_often_than_a_model_may_take_nobody_waits_for_who_hangs(

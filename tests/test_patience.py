@@ -46,7 +46,9 @@ def test_what_it_raises_is_raised_where_it_is_waited_for_and_holds_on_to_nothing
         with pytest.raises(ZeroDivisionError, match="in the middle") as raised:
             in_time(broken, 600, "a model")
         del raised
-        [thread.join(30) for thread in threading.enumerate() if thread.name == "a model"]
+        for thread in threading.enumerate():
+            if thread.name == "a model":
+                thread.join(30)
         assert known[0]() is None
     finally:
         gc.enable()

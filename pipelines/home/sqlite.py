@@ -160,9 +160,7 @@ class _Watchdog(SqliteEventLogStorageWatchdog):
     def on_modified(self, event: FileSystemEvent) -> None:
         try:
             self._process_log()
-        except (
-            Exception
-        ):  # the thread that calls this is that of all pages, and would be gone; the next event reads all
+        except Exception:  # would end the thread that tells every page; the next event brings what this one left
             logger.exception("run %s: its page may be behind", self._run_id)
 
 

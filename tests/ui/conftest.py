@@ -31,7 +31,6 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from hindsight.settings import load
 
 Seen = TypeVar("Seen")
-PATIENCE_SECONDS = 60.0  # with a page that may have missed something
 SECONDS = 240.0  # for anything to happen, on a machine that has more to do
 START = "2024-03-05"
 SPEED = "10"  # a candle of a minute closes every six seconds
@@ -88,18 +87,8 @@ class Browser:
             time.sleep(0.2)
 
     def see(self, pattern: str) -> re.Match[str]:
-        """The first place of the page that matches. One that has not shown it for long is opened again, as we would."""
-        opened = time.monotonic()
-
-        def shown() -> re.Match[str] | None:
-            nonlocal opened
-            found = re.search(pattern, self.text)
-            if found is None and time.monotonic() - opened > PATIENCE_SECONDS:
-                self.driver.refresh()
-                opened = time.monotonic()
-            return found
-
-        return self.wait(shown, f"the page shows {pattern}")
+        """The first place of the page that matches."""
+        return self.wait(lambda: re.search(pattern, self.text), f"the page shows {pattern}")
 
     def click(self, xpath: str) -> None:
         self.wait(lambda: [self.driver.find_element(By.XPATH, xpath).click()], f"{xpath} can be clicked")
