@@ -1,8 +1,10 @@
 """Candles from trades equal those that the venue made of them; quiet is what trade ids prove."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.market.trades import FROM_TRADES, TRADES, candles_from_trades, trade_frame, whole_candles
+from hindsight.market.trades import COMPILED_FROM, FROM_TRADES, TRADES, candles_from_trades, trade_frame, whole_candles
 
 SECOND = Stream(venue="binance", symbol="ETH/USDT", timeframe="1s")
 MINUTE = Stream(venue="binance", symbol="ETH/USDT", timeframe="1m")
@@ -43,6 +45,56 @@ def test_sums_are_exact() -> None:
     assert seconds(candles_from_trades(many, SECOND))[0][4] == 100.0
     huge = trades(*((number, 0, 1e-8, 9e14) for number in range(1000)))
     assert seconds(candles_from_trades(huge, SECOND))[0][4] == pytest.approx(9e17, rel=1e-15)
+
+
+wholes = st.one_of(st.integers(0, 9), st.integers(0, 10**7), st.integers(0, 10**14))
+exact_amounts = st.builds(
+    lambda whole, parts: Decimal(whole) + Decimal(parts) / 10**8, wholes, st.integers(0, 10**8 - 1)
+)
+
+
+@given(st.lists(exact_amounts, min_size=1, max_size=30))
+def test_a_volume_is_the_float_next_to_the_sum_of_the_amounts(amounts: list[Decimal]) -> None:
+    told = [float(amount) for amount in amounts]  # of large ones a float holds no hundred-millionths
+    truth = float(sum(round(Decimal(amount), 8) for amount in told))
+    table = trades(*((number, 0, 10.0, amount) for number, amount in enumerate(told)))
+    assert seconds(candles_from_trades(table, SECOND))[0][4] == pytest.approx(truth, rel=2**-52, abs=0)
+    if truth < 2**53 / 10**8:
+        assert seconds(candles_from_trades(table, SECOND))[0][4] == truth
+
+
+@pytest.mark.parametrize("is_in_order", [True, False])
+def test_compiled_equals_uncompiled(is_in_order: bool) -> None:
+    chance, count = np.random.default_rng(0), COMPILED_FROM + 1000
+    clock = np.cumsum(chance.integers(0, 60, count))
+    jitter = np.zeros(count, np.int64) if is_in_order else chance.integers(-400, 400, count)
+    ticks = zip(
+        range(count),
+        (clock + jitter + 1000).tolist(),
+        (chance.integers(1, 10**6, count) / 100).tolist(),
+        (chance.integers(1, 10**11, count) / 10**8).tolist(),
+        strict=True,
+    )
+    table = trades(*ticks)
+    assert table["time"].is_sorted() == is_in_order
+    last = table["time"].max()
+    assert isinstance(last, datetime)
+    half = START + (last - START) // 2
+    half -= (half - START) % SECOND.step
+    parts = [table.filter(pl.col("time") < half), table.filter(pl.col("time") >= half)]
+    assert max(map(len, parts)) < COMPILED_FROM
+    found = candles_from_trades(table, SECOND)
+    assert found.equals(pl.concat(candles_from_trades(part, SECOND) for part in parts))
+    assert found.select("open", "high", "low", "close").equals(plainly(table).select("open", "high", "low", "close"))
+
+
+def plainly(table: pl.DataFrame) -> pl.DataFrame:
+    """By the grouping of Polars."""
+    price, amount = pl.col("price"), pl.col("amount")
+    placed = table.sort(pl.col("time").dt.truncate("1s"), maintain_order=True)
+    return placed.group_by(open_time=pl.col("time").dt.truncate("1s"), maintain_order=True).agg(
+        open=price.first(), high=price.max(), low=price.min(), close=price.last(), volume=amount.sum()
+    )
 
 
 def test_trades_of_one_millisecond_are_ordered_by_their_ids_and_each_counts_once() -> None:
