@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,11 +90,16 @@ class Stack:
         )
 
     def do(self, members: Sequence[int], works: Sequence[Work]) -> list[Tensor]:
-        """What comes of the work of each of these members, all of one kind."""
-        at = self._there(members)
+        """What comes of the work of each of these members, all of one kind; on a GPU as graphs that are recorded."""
+        at, run = self._there(members), self.learners[0].run
         if isinstance(works[0], Predict):
-            return list(self._predict(at, [work for work in works if isinstance(work, Predict)]))
-        return list(self._train(members, at, [work for work in works if isinstance(work, Train)]))
+            frame, is_shared = self._frame_of([work for work in works if isinstance(work, Predict)])
+            with torch.inference_mode():
+                return list(run(("say", is_shared), lambda given: self._predict(*given, is_shared), (at, frame)))
+        batch = _beside([work.batch for work in works if isinstance(work, Train)])
+        learners = [self.learners[member] for member in members]
+        pulls = self._there([pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners])
+        return list(run("steps", lambda given: self._train(*given), (at, batch, pulls)))
 
     def leave(self) -> None:
         """Gives every learner its weights."""
@@ -103,36 +109,36 @@ class Stack:
                     for name, weights in module.named_parameters():
                         weights.copy_(stacked[name][member])
 
-    @torch.inference_mode()
-    def _predict(self, at: Tensor, works: Sequence[Predict]) -> Tensor:
-        """[S, B, 17 + D + E]."""
-        first, means = works[0], {name: weights[at] for name, weights in self.means.items()}
+    def _frame_of(self, works: Sequence[Predict]) -> tuple[Frame[Tensor], bool]:
+        """What they are made from, and whether that is one frame for all of them; else they stand side by side."""
+        first = works[0]
         if all(np.array_equal(work.rows, first.rows) for work in works):
-            frame, each = frame_of(self.learners[0], first), None
-        else:
-            frame, each = _beside([frame_of(self.learners[0], work) for work in works]), 0
+            return frame_of(self.learners[0], first), True
+        return _beside([frame_of(self.learners[0], work) for work in works]), False
+
+    def _predict(self, at: Tensor, frame: Frame[Tensor], is_shared: bool) -> Tensor:
+        """[S, B, 17 + D + E]."""
+        means, seen = {name: weights[at] for name, weights in self.means.items()}, tensors_in(frame)
 
         def say(means: Weights, *seen: Tensor) -> Tensor:
             return said_by(partial(self._opinion, means), _again(frame, seen))
 
-        return vmap(say, in_dims=(0, *(each for _ in tensors_in(frame))))(means, *tensors_in(frame))
+        return vmap(say, in_dims=(0, *(None if is_shared else 0 for _ in seen)))(means, *seen)
 
-    def _train(self, members: Sequence[int], at: Tensor, works: Sequence[Train]) -> Tensor:
+    def _train(self, at: Tensor, batch: Any, pull_S: Tensor) -> Tensor:
         """The parts of the loss [S, 6] on a batch each, after which each has taken its step."""
-        learners = [self.learners[member] for member in members]
-        batch, objective = _beside([work.batch for work in works]), learners[0].objective
+        objective, hyper = self.learners[0].objective, self.learners[0].hyper
         weights = {name: each[at].requires_grad_() for name, each in self.weights.items()}
         means = {name: each[at] for name, each in self.means.items()}
 
         def lose(weights: Weights, means: Weights, *given: Tensor) -> tuple[Tensor, Tensor]:
             says, mean_says = partial(self._opinion, weights), partial(self._opinion, means)
-            loss = objective.loss(says, mean_says, _again(batch, given), learners[0].hyper)
+            loss = objective.loss(says, mean_says, _again(batch, given), hyper)
             return loss.total, torch.stack([getattr(loss, name).detach() for name in LOSS_PARTS])
 
         total_S, parts_S6 = vmap(lose)(weights, means, *tensors_in(batch))
         gradients = torch.autograd.grad(total_S.sum(), list(weights.values()))
-        pulls = [pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners]
-        self._step(at, dict(zip(weights, gradients, strict=True)), self._there(pulls))
+        self._step(at, dict(zip(weights, gradients, strict=True)), pull_S)
         return parts_S6
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from hindsight.training.step import Hyperparameters
 MODEL = "transformer"
 SHAPE = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
 CADENCE = Cadence(predict_every=1, train_every=30, batch_size=8, snapshot_every=10, score_window=240)
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is there, or torch knows none")
 # Named here, so that tuning a default moves no golden number.
 HYPER = Hyperparameters(learning_rate=1e-3, weight_decay=0.01, clip_norm=1.0, average_decay=0.99)
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from hindsight.training.engine import alone
+from hindsight.training.graphs import Graphs
 from hindsight.training.learner import Learner
 from hindsight.training.loop import lesson
 from hindsight.training.memory import Memory
 from hindsight.training.replay import ReplayRule
 from hindsight.training.stack import Stack, together
-from tests.training.conftest import CADENCE
+from tests.training.conftest import CADENCE, ON_GPU
+from tests.training.test_graphs import PlayedAgain
 
 STACKED = ("transformer", "cnn", "dqn")
 VARIED = [
@@ -25,10 +27,12 @@ EVERY = (30, 30, 20)  # closes per step
 CLOSES = 150
 
 
-def lessons(stretch, make: Callable[..., Learner], model: str) -> list[tuple[Learner, Memory, object]]:
+def lessons(
+    stretch, make: Callable[..., Learner], model: str, device: str = "cpu"
+) -> list[tuple[Learner, Memory, object]]:
     found = []
     for varied, every in zip(VARIED, EVERY, strict=True):
-        learner, memory = make(seed=varied["seed"]), stretch.new_memory(model)
+        learner, memory = make(seed=varied["seed"], device=device), stretch.new_memory(model)
         learner.hyper = replace(learner.hyper, **varied)
         market, first, end = stretch.market, stretch.first, stretch.first + CLOSES
         given = (learner, market.blocks, market.labels, memory, first, end, market.l2_rows)
@@ -67,6 +71,35 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
         start, stacked, single = (flat(each) for each in (any_learner(seed=learner.hyper.seed), learner, by_itself))
         assert (stacked - single).norm() < 0.02 * (single - start).norm()
         assert learner.number == by_itself.number
+
+
+def losses_of(stretch, make: Callable[..., Learner], model: str, device: str, graphs: object) -> list[list[float]]:
+    each = lessons(stretch, make, model, device)
+    learners = [learner for learner, _, _ in each]
+    learners[0].graphs = graphs
+    found = together(Stack(learners), [one for _, _, one in each])
+    return [[step.loss["total"] for step in learned.steps] for learned in found]
+
+
+@pytest.mark.parametrize("any_model", STACKED, indirect=True)
+def test_what_is_asked_of_a_stack_first_can_be_done_for_all_that_is_asked_later(
+    stretch, any_learner: Callable[..., Learner], any_model: str
+):
+    played = PlayedAgain()
+    given = (stretch, any_learner, any_model, "cpu")
+    assert losses_of(*given, played) == losses_of(*given, None)
+    assert played.played > 4
+
+
+@pytest.mark.gpu
+@ON_GPU
+@pytest.mark.parametrize("any_model", STACKED, indirect=True)
+def test_recorded_steps_of_a_stack_lead_to_the_weights_of_steps_launch_by_launch(
+    stretch, any_learner: Callable[..., Learner], any_model: str
+):
+    given = (stretch, any_learner, any_model, "cuda")
+    for recorded, launched in zip(losses_of(*given, Graphs()), losses_of(*given, None), strict=True):
+        assert recorded == pytest.approx(launched, rel=1e-2)
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_of_its_learner_and_the_others_go_on(
