@@ -73,33 +73,38 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
         assert learner.number == by_itself.number
 
 
-def losses_of(stretch, make: Callable[..., Learner], model: str, device: str, graphs: object) -> list[list[float]]:
+def taught(
+    stretch, make: Callable[..., Learner], model: str, device: str, graphs: object
+) -> tuple[list[list[float]], list[np.ndarray]]:
+    """The losses and the predictions of each learner."""
     each = lessons(stretch, make, model, device)
     learners = [learner for learner, _, _ in each]
     learners[0].graphs = graphs
     found = together(Stack(learners), [one for _, _, one in each])
-    return [[step.loss["total"] for step in learned.steps] for learned in found]
+    return [[step.loss["total"] for step in one.steps] for one in found], [memory.predictions for _, memory, _ in each]
 
 
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
 def test_what_is_asked_of_a_stack_first_can_be_done_for_all_that_is_asked_later(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
-    played = PlayedAgain()
-    given = (stretch, any_learner, any_model, "cpu")
-    assert losses_of(*given, played) == losses_of(*given, None)
+    played, given = PlayedAgain(), (stretch, any_learner, any_model, "cpu")
+    (losses, said), (expected_losses, expected) = taught(*given, played), taught(*given, None)
+    assert losses == expected_losses
+    np.testing.assert_array_equal(said, expected)
     assert played.played > 4
 
 
 @pytest.mark.gpu
 @ON_GPU
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
-def test_recorded_steps_of_a_stack_lead_to_the_weights_of_steps_launch_by_launch(
+def test_a_recorded_stack_learns_what_it_learns_launch_by_launch(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
     given = (stretch, any_learner, any_model, "cuda")
-    for recorded, launched in zip(losses_of(*given, Graphs()), losses_of(*given, None), strict=True):
-        assert recorded == pytest.approx(launched, rel=1e-2)
+    (losses, said), (expected_losses, expected) = taught(*given, Graphs()), taught(*given, None)
+    assert losses == [pytest.approx(each, rel=1e-2) for each in expected_losses]
+    np.testing.assert_allclose(said, expected, rtol=1e-2, atol=1e-4)
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_of_its_learner_and_the_others_go_on(
