@@ -55,7 +55,7 @@ class PivotLabels:
 class TrendLabels:
     """The line through the first two L2 pivots of one side, both with pivot_time >= made_at."""
 
-    settled: Ints  # [N]
+    settled: Ints  # [N], never falling: whom an event settles lies in one piece
     status: NDArray[np.int8]  # [N] VALIDATED, EXPIRED or UNUSABLE
     trend: NDArray[np.int8]  # [N] 0 down, 1 sideways, 2 up; -1 where not validated
     side: NDArray[np.int8]  # [N] 0 low, 1 high

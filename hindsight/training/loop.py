@@ -207,8 +207,10 @@ def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Row
     if trigger == "drift":
         return np.empty(0, np.int64)
     if trigger == "pivot":
-        graded = (labels.trend.settled == row) & (labels.trend.status == VALIDATED)
-        return np.flatnonzero(memory.made & memory.trusted & graded)
+        first, end = np.searchsorted(labels.trend.settled, (row, row + 1))
+        span = slice(first, end)
+        graded = memory.made[span] & memory.trusted[span] & (labels.trend.status[span] == VALIDATED)
+        return np.flatnonzero(graded) + first
     start = memory.trained_as_candle - memory.first_row
     stop = int(np.searchsorted(labels.candle.settled, row, side="right"))
     memory.trained_as_candle = max(memory.trained_as_candle, memory.first_row + stop)
@@ -275,14 +277,14 @@ def _replayed(
     """Fill the batch up to a multiple of its size with settled references of the replay window."""
     start = max(row - rule.replay_window - memory.first_row, 0)
     stop = max(row - memory.first_row, start)
-    may = np.zeros(len(memory.made), np.bool_)
     span = slice(start, stop)
-    may[span] = memory.made[span] & labels.candle.usable[span] & (labels.candle.settled[span] <= row)
-    may[span] &= memory.trusted[span] & (memory.uses[span] < rule.max_uses)
-    may[settled] = False
+    may = memory.made[span] & labels.candle.usable[span] & (labels.candle.settled[span] <= row)
+    may &= memory.trusted[span] & (memory.uses[span] < rule.max_uses)
+    may[settled[(settled >= start) & (settled < stop)] - start] = False
+    normal, high = (np.flatnonzero(may & each) + start for each in (~wrong[span], wrong[span]))
     batches = -(-(len(settled) + rule.replay_minimum) // cadence.batch_size)
     count = batches * cadence.batch_size - len(settled)
-    drawn = draw(np.flatnonzero(may & ~wrong), np.flatnonzero(may & wrong), count, rule, seed)
+    drawn = draw(normal, high, count, rule, seed)
     return Draw(
         rows=drawn.rows + memory.first_row,
         high=drawn.high,

@@ -68,8 +68,13 @@ class Supervised:
         return extras
 
     def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
-        graded = memory.made & (labels.trend.status == VALIDATED) & (labels.trend.settled <= row)
-        return graded & (memory.trend != labels.trend.trend)
+        # Older ones are neither drawn by replay nor settled at this close.
+        start = max(min(since, row - learner.hyper.trend_ttl) - memory.first_row, 0)
+        span = slice(start, int(np.searchsorted(labels.trend.settled, row, side="right")))
+        is_wrong = np.zeros(len(memory.made), np.bool_)
+        is_wrong[span] = memory.made[span] & (labels.trend.status[span] == VALIDATED)
+        is_wrong[span] &= memory.trend[span] != labels.trend.trend[span]
+        return is_wrong
 
     def batch(
         self,
