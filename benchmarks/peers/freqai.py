@@ -1,7 +1,8 @@
 """From a candle's close to a prediction and to a better model: beside FreqAI, which trains anew on a window of days.
 
-Both sides are given the same candles of ETH/USDT and nothing else. Each figure is a function of its own, whose sizes
-are arguments; `measure` takes them as they are promised.
+FreqAI stands here twice: with the smallest features that there are, which are made of the same candles as ours, and
+with those of its documentation's minimal configuration, which are also made of longer candles and another market. Each
+group of figures is a function of its own, whose sizes are arguments; `measure` takes them as they are promised.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,9 +13,9 @@ from typing import Any
 
 from benchmarks import fresh
 from benchmarks.figure import Figure
-from benchmarks.homes import ETH, FILES, MODEL, begin_learning_at, new_folder, record, settings_in
+from benchmarks.homes import BTC, ETH, FILES, MODEL, begin_learning_at, new_folder, record, settings_in
 from benchmarks.peers.environments import Environment, Ours, Took, take
-from benchmarks.peers.turns import in_turns
+from benchmarks.peers.turns import Taken, in_turns
 from benchmarks.sampling import Sample, Samples
 from hindsight.market.streams import Window, to_ms
 
@@ -43,17 +44,22 @@ CLOSES = 8
 JOBS = 2  # threads of LightGBM, and of both sides where they do equal work
 BATCH, WINDOW = 64, 30  # of FreqAI's transformer, as documented
 DAY = timedelta(days=1)
+FEATURES = {  # of FreqAI, as freqai_bot has them; and what to call them
+    "documented": "features of 1m, 15m and 4h candles, and of BTC/USDT",
+    "smallest": "features of 1m candles alone",
+}
+CANDLES = {"files": {stream.symbol: str(FILES[stream]) for stream in (ETH, BTC)}}
 
 
 def measure(repeats: int) -> list[Figure]:
     """All figures at their promised sizes."""
     home = learned_home(days=60, learned_days=REPLAYED)
     return [
-        update(repeats, home, days=15, model=LIGHTGBM),
-        update(repeats, home, days=60, model=LIGHTGBM),
-        update(repeats, home, days=60, model=TRANSFORMER),
-        prediction(repeats, home, days=15),
-        *training(repeats, days=60),
+        *update(repeats, home, days=15, model=LIGHTGBM, features=tuple(FEATURES)),
+        *update(repeats, home, days=60, model=LIGHTGBM, features=tuple(FEATURES)),
+        *update(repeats, home, days=60, model=TRANSFORMER, features=("smallest",)),
+        *prediction(repeats, home, days=15, features=tuple(FEATURES)),
+        *training(repeats, days=60, features=tuple(FEATURES)),
         equal_work(repeats, days=15),
     ]
 
@@ -77,23 +83,33 @@ def fill(home: str, days: int, learned_days: int) -> dict[str, Any]:
 
 
 def update(
-    repeats: int, home: Path, *, days: int, model: str, closes: int = CLOSES, their_closes: int = 1, jobs: int = JOBS
-) -> Figure:
+    repeats: int,
+    home: Path,
+    *,
+    days: int,
+    model: str,
+    features: tuple[str, ...],
+    closes: int = CLOSES,
+    their_closes: int = 1,
+    jobs: int = JOBS,
+) -> list[Figure]:
     """From a candle's close to a model that has learned from it, predicts, and is on disk."""
-    taken = in_turns(
-        repeats,
-        {
-            OURS: lambda: _our_closes(home, closes),
-            THEIRS: lambda: _their_closes(days, model, their_closes, jobs, is_trained=True),
-        },
-    )
-    runs = taken.runs
+    theirs = {
+        each: lambda each=each: _their_closes(days, model, each, their_closes, jobs, is_trained=True)
+        for each in features
+    }
+    taken = in_turns(repeats, {OURS: lambda: _our_closes(home, closes), **theirs})
+    return [_update(taken, days, model, each) for each in features]
+
+
+def _update(taken: Taken, days: int, model: str, features: str) -> Figure:
+    runs = {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
     ours, theirs = (_closes(found) for found in runs.values())
     whole = {name: _samples(found, "wall", "processor") for name, found in ((OURS, ours), (THEIRS, theirs))}
     times, goal = whole[THEIRS].median / whole[OURS].median, SOONER.get(days, 1.0)
     name = "LightGBM" if model == LIGHTGBM else "its transformer, one epoch"
     return Figure(
-        name=f"a candle's close → updated model; FreqAI: {name}, {days} days of 1m candles",
+        name=f"a candle's close → updated model; FreqAI: {name}, {days} days, {FEATURES[features]}",
         goal=f"{goal:g}× sooner",
         measured=f"{1000 * whole[OURS].median:.0f} ms, FreqAI {whole[THEIRS].median:.2f} s",
         ratio=f"{times:.1f}× (processor {whole[THEIRS].processor / whole[OURS].processor:.1f}×)",
@@ -102,8 +118,7 @@ def update(
         notes=(
             f"both: the candle is taken up, predicted from and learned from, the weights are on disk. Ours takes one "
             f"step of 32 references (the new ones and replayed ones), every close here, every 15th by default; FreqAI "
-            f"fits all of {days} days anew, {runs[THEIRS][0].result['features']} features (its documented example's, "
-            "one timeframe, no other market)",
+            f"fits all of {days} days anew, {runs[THEIRS][0].result['features']} features",
             "ours reads the candle from the feed's landing and keeps candles, indicators, pivots and outcomes in "
             "tables; FreqAI holds candles in memory and is handed the new one. Left out: Dagster's run around ours, "
             "FreqAI's look once a second at whose turn it is, and both downloads",
@@ -115,17 +130,26 @@ def update(
 
 
 def prediction(
-    repeats: int, home: Path, *, days: int, closes: int = CLOSES, their_closes: int = 20, jobs: int = JOBS
-) -> Figure:
+    repeats: int,
+    home: Path,
+    *,
+    days: int,
+    features: tuple[str, ...],
+    closes: int = CLOSES,
+    their_closes: int = 20,
+    jobs: int = JOBS,
+) -> list[Figure]:
     """From a candle's close to a prediction that is kept, without any training."""
-    taken = in_turns(
-        repeats,
-        {
-            OURS: lambda: _our_closes(home, closes),
-            THEIRS: lambda: _their_closes(days, LIGHTGBM, their_closes, jobs, is_trained=False),
-        },
-    )
-    runs = taken.runs
+    theirs = {
+        each: lambda each=each: _their_closes(days, LIGHTGBM, each, their_closes, jobs, is_trained=False)
+        for each in features
+    }
+    taken = in_turns(repeats, {OURS: lambda: _our_closes(home, closes), **theirs})
+    return [_prediction(taken, each) for each in features]
+
+
+def _prediction(taken: Taken, features: str) -> Figure:
+    runs = {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
     ours, theirs = (_closes(found) for found in runs.values())
     samples = {
         name: _samples(found, "predicted", "predicted_processor") for name, found in ((OURS, ours), (THEIRS, theirs))
@@ -133,7 +157,7 @@ def prediction(
     times = samples[THEIRS].median / samples[OURS].median
     kept = runs[THEIRS][0].result
     return Figure(
-        name="a candle's close → prediction",
+        name=f"a candle's close → prediction; FreqAI: {FEATURES[features]}",
         goal=f"{PREDICTED_SOONER:g}× sooner",
         measured=f"{1000 * samples[OURS].median:.1f} ms, FreqAI {1000 * samples[THEIRS].median:.0f} ms",
         ratio=f"{times:.1f}× (processor {samples[THEIRS].processor / samples[OURS].processor:.1f}×)",
@@ -155,45 +179,36 @@ def prediction(
     )
 
 
-def training(repeats: int, *, days: int, jobs: int = JOBS) -> list[Figure]:
+def training(repeats: int, *, days: int, features: tuple[str, ...], jobs: int = JOBS) -> list[Figure]:
     """Memory and disk of learning the same days: FreqAI in one training, ours as a backfill."""
-    taken = in_turns(
-        repeats,
-        {
-            OURS: lambda: our_learning(days, 0),
-            THEIRS: lambda: take(
-                FREQAI,
-                "freqai_training",
-                **_candles(),
-                days=days,
-                model=LIGHTGBM,
-                test_size=0.25,
-                jobs=jobs,
-            ),
-        },
-    )
-    runs = taken.runs
-    samples = taken.samples
+    theirs = {each: lambda each=each: _their_training(days, LIGHTGBM, each, 0.25, jobs) for each in features}
+    taken = in_turns(repeats, {OURS: lambda: our_learning(days, 0), **theirs})
+    return [figure for each in features for figure in _training(taken, days, each)]
+
+
+def _training(taken: Taken, days: int, features: str) -> list[Figure]:
+    runs = {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
     peak = {name: median(run.peak_bytes for run in found) for name, found in runs.items()}
     ours, theirs = runs[OURS][0].result, runs[THEIRS][0].result
     memory, disk = peak[THEIRS] / peak[OURS], theirs["disk_bytes"] / ours["added_bytes"]
     largest = sorted(theirs["files"].items(), key=lambda each: -each[1])[:2]
+    what = f"learning {days} days; FreqAI: {FEATURES[features]}"
     notes = (
         f"FreqAI fits {theirs['rows']:,} rows of {theirs['features']} features once; ours predicts "
         f"{ours['predicted']:,} times and takes {ours['steps']:,} steps on the way, which FreqAI's training does not",
     )
     return [
         Figure(
-            name=f"memory of learning {days} days of 1m candles",
+            name=f"memory of {what}",
             goal=f"{LESS:g}× less",
             measured=f"{peak[OURS] / 1e6:,.0f} MB, FreqAI {peak[THEIRS] / 1e6:,.0f} MB",
             ratio=f"{memory:.1f}×",
             is_reached=memory >= LESS,
-            samples=samples,
+            samples=Taken(runs=runs).samples,
             notes=(*notes, "peaks of whole processes, imports and all"),
         ),
         Figure(
-            name=f"disk of learning {days} days of 1m candles",
+            name=f"disk of {what}",
             goal=f"{LESS:g}× less",
             measured=f"{ours['added_bytes'] / 1e6:,.1f} MB, FreqAI {theirs['disk_bytes'] / 1e6:,.1f} MB a model",
             ratio=f"{disk:.1f}×",
@@ -220,9 +235,7 @@ def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
         {
             OURS: lambda: take(Ours(), "hindsight_refit", **given, lookback=300),
             short: lambda: take(Ours(), "hindsight_refit", **given, lookback=WINDOW),
-            THEIRS: lambda: take(
-                FREQAI, "freqai_training", **_candles(), days=days, model=TRANSFORMER, test_size=0, jobs=threads
-            ),
+            THEIRS: lambda: _their_training(days, TRANSFORMER, "smallest", 0, threads),
         },
     )
     runs = taken.runs
@@ -256,18 +269,19 @@ def _our_closes(home: Path, closes: int) -> Took:
     return take(Ours(), "hindsight_close", home=str(home), end_ms=to_ms(END), closes=closes)
 
 
-def _their_closes(days: int, model: str, closes: int, jobs: int, *, is_trained: bool) -> Took:
-    given = {"days": days, "model": model, "closes": closes, "is_trained": is_trained, "jobs": jobs}
-    return take(FREQAI, "freqai_close", **_candles(), **given)
+def _their_closes(days: int, model: str, features: str, closes: int, jobs: int, *, is_trained: bool) -> Took:
+    given = {"days": days, "model": model, "features": features, "closes": closes, "is_trained": is_trained}
+    return take(FREQAI, "freqai_close", **CANDLES, end_ms=to_ms(END), **given, jobs=jobs)
+
+
+def _their_training(days: int, model: str, features: str, test_size: float, jobs: int) -> Took:
+    given = {"days": days, "model": model, "features": features, "test_size": test_size, "jobs": jobs}
+    return take(FREQAI, "freqai_training", **CANDLES, end_ms=to_ms(END), **given)
 
 
 def our_learning(days: int, candles: int) -> Took:
     start, end = END - days * DAY, END + candles * ETH.step
     return take(Ours(), "hindsight_learning", start_ms=to_ms(start), said_from_ms=to_ms(END), end_ms=to_ms(end))
-
-
-def _candles() -> dict[str, Any]:
-    return {"file": str(FILES[ETH]), "end_ms": to_ms(END)}
 
 
 def _closes(runs: Iterable[Took]) -> list[dict[str, float]]:

@@ -12,13 +12,13 @@ import polars as pl
 from benchmarks.figure import Figure
 from benchmarks.homes import ETH, FILES
 from benchmarks.peers.environments import take
-from benchmarks.peers.freqai import END, FREQAI, JOBS, OURS, THEIRS, our_learning
+from benchmarks.peers.freqai import CANDLES, END, FREQAI, JOBS, OURS, THEIRS, our_learning
 from benchmarks.peers.turns import Taken
 from hindsight.inference.evidence import Evidence, paired_evidence
 from hindsight.inference.predictions import log_loss, of_what_came
 from hindsight.market.streams import to_ms
 
-CANDLES, EVERY = 10_000, 500
+COUNT, EVERY = 10_000, 500
 # What LightGBM is given where it is to lose least, and not what is documented: few, small and slow trees, of all rows
 GENTLE = {
     "data_split_parameters": {"test_size": 0},
@@ -30,12 +30,12 @@ GENTLE = {
 
 def measure(_repeats: int) -> list[Figure]:
     """At its promised size, once: the same command says the same."""
-    return [prequential(days=15, candles=CANDLES, every=EVERY)]
+    return [prequential(days=15, candles=COUNT, every=EVERY)]
 
 
 def prequential(*, days: int, candles: int, every: int, jobs: int = JOBS) -> Figure:
     """The log loss of the direction of each next candle, said before it was known, over the same candles."""
-    given = {"file": str(FILES[ETH]), "start_ms": to_ms(END), "candles": candles, "days": days, "every": every}
+    given = {**CANDLES, "start_ms": to_ms(END), "candles": candles, "days": days, "every": every}
     took = {
         OURS: our_learning(days, candles),
         THEIRS: take(FREQAI, "freqai_prequential", **given, jobs=jobs, freqai={}),

@@ -21,10 +21,12 @@ from freqtrade.configuration.config_validation import validate_config_schema
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.data.history import get_datahandler
 from freqtrade.enums import CandleType, RunMode
+from freqtrade.exchange import timeframe_to_minutes
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.resolvers import ExchangeResolver, StrategyResolver
 
 PAIR, TIMEFRAME, MINUTE, DAY = "ETH/USDT", "1m", 60, 86_400
+Candles = dict[str, pd.DataFrame]  # of a minute, by pair: PAIR, and the others that its features are made of
 LIGHTGBM, TRANSFORMER = "LightGBMClassifier", "PyTorchTransformerRegressor"
 STRATEGIES = {LIGHTGBM: "NextDirection", "LightGBMRegressor": "NextReturn", TRANSFORMER: "NextReturn"}
 # As the documentation of PyTorchTransformerRegressor has it, but for one epoch, and the candles of its window beside it
@@ -33,13 +35,36 @@ TRANSFORMER_PARAMETERS = {
     "trainer_kwargs": {"n_epochs": 1, "batch_size": 64},
     "model_kwargs": {"hidden_dim": 512, "dropout_percent": 0.2, "n_layer": 1},
 }
+# The smallest that there is; and what the minimal configuration of the documentation has, of the pairs at hand
+FEATURES: dict[str, dict[str, list[str]]] = {
+    "smallest": {"include_timeframes": [TIMEFRAME], "include_corr_pairlist": []},
+    "documented": {"include_timeframes": [TIMEFRAME, "15m", "4h"], "include_corr_pairlist": ["BTC/USDT"]},
+}
+HELD = 1100  # candles before those that are trained on: what the exchange holds, and what indicators need
+WARM_UP = 80  # candles of the longest timeframe that FreqAI wants before those that it trains on
 
 
-def read_candles(file: str, start_ms: int, end_ms: int) -> pd.DataFrame:
-    """The candles that open in [start_ms, end_ms), in freqtrade's columns."""
-    candles = pd.read_parquet(file, filters=[("ts_ms", ">=", start_ms), ("ts_ms", "<", end_ms)])
-    candles.insert(0, "date", pd.to_datetime(candles.pop("ts_ms"), unit="ms", utc=True).dt.as_unit("ms"))
-    return candles
+def read_candles(files: dict[str, str], start_ms: int, end_ms: int, features: str) -> Candles:
+    """The candles that open from as long before `start_ms` as these features need, up to `end_ms`, in freqtrade's
+    columns."""
+    longest = max(map(timeframe_to_minutes, FEATURES[features]["include_timeframes"]))
+    first_ms = start_ms - max(HELD, (WARM_UP + 1) * longest) * MINUTE * 1000
+    found = {}
+    for pair in (PAIR, *FEATURES[features]["include_corr_pairlist"]):
+        candles = pd.read_parquet(files[pair], filters=[("ts_ms", ">=", first_ms), ("ts_ms", "<", end_ms)])
+        candles.insert(0, "date", pd.to_datetime(candles.pop("ts_ms"), unit="ms", utc=True).dt.as_unit("ms"))
+        found[pair] = candles
+    return found
+
+
+def resampled(candles: pd.DataFrame, timeframe: str) -> pd.DataFrame:
+    """The candles of `timeframe` that have closed."""
+    if timeframe == TIMEFRAME:
+        return candles
+    length = pd.Timedelta(minutes=timeframe_to_minutes(timeframe))
+    rules = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    longer = candles.resample(length, on="date").agg(rules).dropna().reset_index()
+    return longer[longer["date"] + length <= candles["date"].iloc[-1] + pd.Timedelta(seconds=MINUTE)]
 
 
 class Bot:
@@ -48,22 +73,27 @@ class Bot:
     def __init__(
         self,
         folder: Path,
-        candles: pd.DataFrame,
+        candles: Candles,
         *,
         model: str,
+        features: str,
         days: int,
         jobs: int,
         runmode: RunMode = RunMode.DRY_RUN,
         timerange: str = "",
         **freqai: Any,
     ) -> None:
-        """`jobs` are the threads of LightGBM; `freqai` are entries of that section of the configuration."""
+        """`features` are some of FEATURES, `jobs` the threads of LightGBM, and `freqai` entries of that section of the
+        configuration."""
         for path in ("user_data", "datadir"):
             (folder / path).mkdir()
         handler = get_datahandler(folder / "datadir", "feather")
-        handler.ohlcv_store(PAIR, TIMEFRAME, candles, CandleType.SPOT)
+        self.timeframes = FEATURES[features]["include_timeframes"]
+        for pair, each in candles.items():
+            for timeframe in self.timeframes:
+                handler.ohlcv_store(pair, timeframe, resampled(each, timeframe), CandleType.SPOT)
         file = folder / "config.json"
-        file.write_text(json.dumps(_configuration(folder, model, days, jobs, timerange, freqai)))
+        file.write_text(json.dumps(_configuration(folder, model, features, days, jobs, timerange, freqai)))
         self.config = Configuration({"config": [str(file)]}, RunMode.OTHER).get_config()
         validate_config_schema(self.config)
         logging.disable(logging.INFO)
@@ -87,7 +117,7 @@ class Bot:
     def load(self) -> None:
         """History is loaded; nothing is learned yet."""
         self._hand_over()
-        now = int(self.candles["date"].iloc[-1].timestamp()) + MINUTE
+        now = int(self.candles[PAIR]["date"].iloc[-1].timestamp()) + MINUTE
         self.freqai.dd.load_all_pair_histories(self._timeranges(now)[1], self._kitchen(now))
         self.freqai.dd.set_pair_dict_info({"pair": PAIR})
 
@@ -97,9 +127,11 @@ class Bot:
         self.train()
         self.strategy.analyze([PAIR])
 
-    def close(self, candle: pd.DataFrame) -> None:
-        """A candle has closed and stands where the exchange keeps the newest ones."""
-        self.candles = pd.concat([self.candles.iloc[1:], candle], ignore_index=True)
+    def close(self, candles: Candles) -> None:
+        """A candle of each pair has closed and stands where the exchange keeps the newest ones."""
+        self.candles = {
+            pair: pd.concat([each.iloc[1:], candles[pair]], ignore_index=True) for pair, each in self.candles.items()
+        }
         self._hand_over()
 
     def predict(self) -> None:
@@ -108,7 +140,7 @@ class Bot:
 
     def train(self) -> None:
         """A new model of the last `days` days, saved, and the predictions so far: as the thread of the bot does it."""
-        now = int(self.candles["date"].iloc[-1].timestamp()) + MINUTE
+        now = int(self.candles[PAIR]["date"].iloc[-1].timestamp()) + MINUTE
         trained, loaded = self._timeranges(now)
         self.freqai.extract_data_and_train_model(trained, PAIR, self.strategy, self._kitchen(now), loaded)
         self.freqai.dd.save_historic_predictions_to_disk()
@@ -116,7 +148,8 @@ class Bot:
     def _timeranges(self, now: int) -> tuple[TimeRange, TimeRange]:
         """What is trained on, and what has to be there for it: as `check_if_new_training_required` has it."""
         start = now - self.days * DAY
-        warm_up = 2 * self.strategy.startup_candle_count * MINUTE
+        longest = max(map(timeframe_to_minutes, self.timeframes))
+        warm_up = 2 * self.strategy.startup_candle_count * longest * MINUTE
         return TimeRange("date", "date", start, now), TimeRange("date", "date", start - warm_up, now)
 
     def _kitchen(self, now: int) -> FreqaiDataKitchen:
@@ -125,18 +158,19 @@ class Bot:
         return kitchen
 
     def _hand_over(self) -> None:
-        held = self.exchange.ohlcv_candle_limit(TIMEFRAME, CandleType.SPOT) + self.strategy.startup_candle_count
-        newest = self.candles.tail(held).reset_index(drop=True)
-        self.exchange._klines[PAIR, TIMEFRAME, CandleType.SPOT] = newest
+        for timeframe in self.timeframes:
+            held = self.exchange.ohlcv_candle_limit(timeframe, CandleType.SPOT) + self.strategy.startup_candle_count
+            for pair, each in self.candles.items():
+                newest = resampled(each, timeframe).tail(held).reset_index(drop=True)
+                self.exchange._klines[pair, timeframe, CandleType.SPOT] = newest
 
 
 def _configuration(
-    folder: Path, model: str, days: int, jobs: int, timerange: str, freqai: dict[str, Any]
+    folder: Path, model: str, features: str, days: int, jobs: int, timerange: str, freqai: dict[str, Any]
 ) -> dict[str, Any]:
-    """The smallest that the documentation shows, for one pair in one timeframe and the next candle."""
-    features = {
-        "include_timeframes": [TIMEFRAME],
-        "include_corr_pairlist": [],
+    """The minimal one of the documentation, for one pair and the next candle."""
+    parameters = {
+        **FEATURES[features],
         "label_period_candles": 1,
         "include_shifted_candles": 2,
         "indicator_periods_candles": [10, 20],
@@ -161,7 +195,7 @@ def _configuration(
             "train_period_days": days,
             "backtest_period_days": 7,
             "identifier": "peers",
-            "feature_parameters": features,
+            "feature_parameters": parameters,
             "data_split_parameters": {"test_size": 0.25},
             "model_training_parameters": TRANSFORMER_PARAMETERS if model == TRANSFORMER else {"n_jobs": jobs},
             **({"conv_width": 30} if model == TRANSFORMER else {}),

@@ -6,24 +6,32 @@ from pathlib import Path
 from contenders.freqai_bot import Bot, read_candles
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-WARM_UP = 1100  # candles before those that are trained on: what the exchange holds, and what indicators need
 
 
-def prepare(file: str, end_ms: int, days: int, model: str, closes: int, is_trained: bool, jobs: int):
+def prepare(
+    files: dict[str, str],
+    features: str,
+    end_ms: int,
+    days: int,
+    model: str,
+    closes: int,
+    is_trained: bool,
+    jobs: int,
+):
     """The work: `closes` candles from `end_ms` on, each predicted from and, where `is_trained`, then trained on.
 
     The bot has run before: `days` of candles before `end_ms` are in its first model, and a prediction was made.
     """
-    candles = read_candles(file, end_ms - days * DAY_MS - WARM_UP * MINUTE_MS, end_ms + closes * MINUTE_MS)
-    before = candles[: len(candles) - closes]
-    bot = Bot(Path.cwd(), before.reset_index(drop=True), model=model, days=days, jobs=jobs)
+    candles = read_candles(files, end_ms - days * DAY_MS, end_ms + closes * MINUTE_MS, features)
+    before = {pair: each.iloc[:-closes] for pair, each in candles.items()}
+    bot = Bot(Path.cwd(), before, model=model, features=features, days=days, jobs=jobs)
     bot.start()
     history = bot.models / "historic_predictions.pkl"
 
     def work() -> dict[str, object]:
         found = []
-        for at in range(len(before), len(candles)):
-            bot.close(candles.iloc[at : at + 1])
+        for at in range(closes):
+            bot.close({pair: each.iloc[-closes:].iloc[at : at + 1] for pair, each in candles.items()})
             wall, processor, written = time.perf_counter(), time.process_time(), _written()
             bot.predict()
             taken = {

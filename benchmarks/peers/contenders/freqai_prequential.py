@@ -6,21 +6,23 @@ from contenders.freqai_bot import DAY, LIGHTGBM, MINUTE, PAIR, Bot, read_candles
 from freqtrade.enums import RunMode
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-WARM_UP = 1100
 
 
-def prepare(file: str, start_ms: int, candles: int, days: int, every: int, jobs: int, freqai: dict[str, object]):
+def prepare(
+    files: dict[str, str], start_ms: int, candles: int, days: int, every: int, jobs: int, freqai: dict[str, object]
+):
     """The work: at each of `candles` closes after `start_ms`, the probability that the next close is higher.
 
     The model is trained anew every `every` candles on the `days` before. `freqai` are more entries of its
     configuration.
     """
     end_ms = start_ms + candles * MINUTE_MS
-    known = read_candles(file, start_ms - days * DAY_MS - WARM_UP * MINUTE_MS, end_ms)
+    known = read_candles(files, start_ms - days * DAY_MS, end_ms, "smallest")
     bot = Bot(
         Path.cwd(),
         known,
         model=LIGHTGBM,
+        features="smallest",
         days=days,
         jobs=jobs,
         runmode=RunMode.BACKTEST,
@@ -30,7 +32,7 @@ def prepare(file: str, start_ms: int, candles: int, days: int, every: int, jobs:
     )
 
     def work() -> dict[str, object]:
-        found = bot.freqai.start(known.copy(), {"pair": PAIR}, bot.strategy)
+        found = bot.freqai.start(known[PAIR].copy(), {"pair": PAIR}, bot.strategy)
         found["open_ms"] = found["date"].dt.as_unit("ms").astype("int64")
         found = found[found["open_ms"] >= start_ms]
         return {

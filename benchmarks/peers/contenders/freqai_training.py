@@ -5,14 +5,14 @@ from pathlib import Path
 import pandas as pd
 from contenders.freqai_bot import TRANSFORMER, Bot, read_candles
 
-MINUTE_MS, DAY_MS = 60_000, 86_400_000
-WARM_UP = 1100
+DAY_MS = 86_400_000
 
 
-def prepare(file: str, end_ms: int, days: int, model: str, test_size: float, jobs: int):
+def prepare(files: dict[str, str], features: str, end_ms: int, days: int, model: str, test_size: float, jobs: int):
     """The work: features, training and saving, once. History is in memory before."""
-    candles = read_candles(file, end_ms - days * DAY_MS - WARM_UP * MINUTE_MS, end_ms)
-    bot = Bot(Path.cwd(), candles, model=model, days=days, jobs=jobs, data_split_parameters={"test_size": test_size})
+    candles = read_candles(files, end_ms - days * DAY_MS, end_ms, features)
+    split = {"test_size": test_size}
+    bot = Bot(Path.cwd(), candles, model=model, features=features, days=days, jobs=jobs, data_split_parameters=split)
     bot.load()
 
     def work() -> dict[str, object]:
