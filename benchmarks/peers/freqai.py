@@ -1,8 +1,8 @@
 """From a candle's close to a prediction and to a better model: beside FreqAI, which trains anew on a window of days.
 
-FreqAI stands here twice: with the smallest features that there are, which are made of the same candles as ours, and
-with those of its documentation's minimal configuration, which are also made of longer candles and another market. Each
-group of figures is a function of its own, whose sizes are arguments; `measure` takes them as they are promised.
+FreqAI stands here twice: with the features of its documentation's minimal configuration, which are made of longer
+candles and another market too, and with what is left of them where it is given the same candles as ours and no others.
+Each group of figures is a function of its own, whose sizes are arguments; `measure` takes them as they are promised.
 """
 
 from collections.abc import Iterable, Mapping
@@ -45,8 +45,8 @@ JOBS = 2  # threads of LightGBM, and of both sides where they do equal work
 BATCH, WINDOW = 64, 30  # of FreqAI's transformer, as documented
 DAY = timedelta(days=1)
 FEATURES = {  # of FreqAI, as freqai_bot has them; and what to call them
-    "documented": "features of 1m, 15m and 4h candles, and of BTC/USDT",
-    "smallest": "features of 1m candles alone",
+    "wide": "features of 1m, 15m and 4h candles, and of BTC/USDT",
+    "narrow": "features of 1m candles alone",
 }
 CANDLES = {"files": {stream.symbol: str(FILES[stream]) for stream in (ETH, BTC)}}
 
@@ -57,7 +57,7 @@ def measure(repeats: int) -> list[Figure]:
     return [
         *update(repeats, home, days=15, model=LIGHTGBM, features=tuple(FEATURES)),
         *update(repeats, home, days=60, model=LIGHTGBM, features=tuple(FEATURES)),
-        *update(repeats, home, days=60, model=TRANSFORMER, features=("smallest",)),
+        *update(repeats, home, days=60, model=TRANSFORMER, features=("narrow",)),
         *prediction(repeats, home, days=15, features=tuple(FEATURES)),
         *training(repeats, days=60, features=tuple(FEATURES)),
         equal_work(repeats, days=15),
@@ -173,7 +173,7 @@ def _prediction(taken: Taken, features: str) -> Figure:
             f"{kept['history_bytes'] / kept['predictions']:.0f} bytes each; those since the last model are lost with "
             "its process",
             "ours: take up, indicators, pivots, a frame of 300 candles, forward, transaction, decision; FreqAI: the "
-            f"features of the newest thousand candles, {kept['features']} of them, and LightGBM on the last row",
+            f"features of what the exchange holds, {kept['features']} of them, and LightGBM on the last row",
             _peaks(runs),
         ),
     )
@@ -235,7 +235,7 @@ def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
         {
             OURS: lambda: take(Ours(), "hindsight_refit", **given, lookback=300),
             short: lambda: take(Ours(), "hindsight_refit", **given, lookback=WINDOW),
-            THEIRS: lambda: _their_training(days, TRANSFORMER, "smallest", 0, threads),
+            THEIRS: lambda: _their_training(days, TRANSFORMER, "narrow", 0, threads),
         },
     )
     runs = taken.runs

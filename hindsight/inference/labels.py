@@ -55,7 +55,7 @@ class PivotLabels:
 class TrendLabels:
     """The line through the first two L2 pivots of one side, both with pivot_time >= made_at."""
 
-    settled: Ints  # [N], never falling: whom an event settles lies in one piece
+    settled: Ints  # [N], never falling: those that an event settles lie in one piece
     status: NDArray[np.int8]  # [N] VALIDATED, EXPIRED or UNUSABLE
     trend: NDArray[np.int8]  # [N] 0 down, 1 sideways, 2 up; -1 where not validated
     side: NDArray[np.int8]  # [N] 0 low, 1 high
@@ -86,7 +86,8 @@ class _Pivots:
 
 
 def label(first_row: int, rows: Frames, pivots: pl.DataFrame, step_ms: int, rule: TrendRule) -> Labels:
-    """Labels for every row of `rows` [N, F], as first known; `pivots` are all that were confirmed by their end."""
+    """Labels for every row of `rows` [N, F], as first known; `pivots` are all that were confirmed by their end, and
+    none that was confirmed later."""
     missing = np.isnan(rows[:, COLUMN["open"]])
     missing_before = np.concatenate([[0], np.cumsum(missing)])
     by_type = {name: _of_type(pivots, name, step_ms) for name in PIVOT_TARGETS}

@@ -14,6 +14,7 @@ learning and is compared all the while.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from hindsight.errors import ModelBroken, SettingRefused
 from hindsight.inference.gate import EQUAL, MIXTURE, NOBODY, walk
 from hindsight.inference.gate_state import GateState, columns
 from hindsight.inference.predictions import MINIMUM_PROBABILITY
-from hindsight.market.compiled import compiled
 
 CONTEXT_LIMIT = 3.0  # scales from the centre, beyond which a feature counts as so far
 # Below this many closes the gate runs as plain Python, because importing numba costs more than it saves.
@@ -160,7 +160,7 @@ def mix(state: GateState, closes: Closes, rule: GateRule) -> tuple[GateState, Mi
     spoke = ~np.isnan(buy).all(axis=1)
     order = np.lexsort((rows, settled))
     order = order[(spoke & (settled - rows <= rule.patience))[order]]
-    gate: Any = compiled(walk) if count >= COMPILED_FROM else walk
+    gate: Any = _compiled() if count >= COMPILED_FROM else walk
     learned = gate(
         first,
         rows,
@@ -190,6 +190,13 @@ def mix(state: GateState, closes: Closes, rule: GateRule) -> tuple[GateState, Mi
     for name, values in fields.items():
         waiting[name] = values[waits]
     return state.with_arrays(record, waiting), _mixed(rows[first:], mixture, used, probability, contributions, first)
+
+
+@cache
+def _compiled() -> Any:
+    from numba import njit  # 0.4 s to import: only where it pays
+
+    return njit(cache=True)(walk)
 
 
 def _check(state: GateState, closes: Closes, rule: GateRule) -> None:

@@ -19,13 +19,13 @@ Neighbours are members of the same collapsed stream: candles at level 1, pivots 
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
 
 from hindsight.market.candles import TIME
-from hindsight.market.compiled import compiled, read_only
 from hindsight.market.pivot_rule import walk
 
 RULE_VERSION = 1
@@ -106,18 +106,29 @@ def advance(state: PivotState, candles: pl.DataFrame, step: timedelta, max_gap: 
     open_ms = candles["open_time"].cast(TIME).to_physical().to_numpy() // 1000
     record = state.as_record()
     _check_order(open_ms, record)
-    columns = [
-        read_only(candles[name].cast(pl.Float64).fill_null(np.nan).to_numpy())
-        for name in ("open", "high", "low", "close", "atr_14")
-    ]
+    columns = [_read_only(candles[name]) for name in ("open", "high", "low", "close", "atr_14")]
     # Of n candles at most n/2 become pivots of one side at level 1, n/4 at level 2, …; and one more per level and side
     # from what the state already holds.
     room = 2 * len(open_ms) + 16
     places, figures = np.empty((room, 8), np.int64), np.empty((room, 2), np.float64)
-    rule: Any = compiled(walk) if len(open_ms) >= COMPILED_FROM else walk
+    rule: Any = _compiled() if len(open_ms) >= COMPILED_FROM else walk
     carried = [record[name] for name in ("clock", "edge", "held", "after_gap", "value", "time", "row")]
     found = rule(open_ms, *columns, step_ms, max_gap, *carried, places, figures)
     return PivotState(record.tobytes()), _as_frame(places[:found], figures[:found], step_ms)
+
+
+@cache
+def _compiled() -> Any:
+    from numba import njit  # 0.4 s to import: only where it pays
+
+    return njit(cache=True)(walk)
+
+
+def _read_only(column: pl.Series) -> np.ndarray:
+    # numba compiles anew for each mixture of writable and read-only arrays, and polars hands out both.
+    numbers = np.ascontiguousarray(column.cast(pl.Float64).fill_null(np.nan).to_numpy()).view()
+    numbers.flags.writeable = False
+    return numbers
 
 
 def _check_order(open_ms: np.ndarray, record: np.ndarray) -> None:

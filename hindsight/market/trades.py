@@ -6,21 +6,20 @@ a candle between them in which there is none was quiet.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from hindsight.market.candles import TIME
-from hindsight.market.compiled import compiled, read_only
 from hindsight.market.streams import Stream
-from hindsight.market.trade_rule import add_up
 
 TRADES = pl.Schema(
     {"trade_id": pl.Int64, "time": TIME, "price": pl.Float64, "amount": pl.Float64, "side": pl.String}  # taker's side
 )
-# Below this many trades the rule runs as plain Python, because importing numba costs more than it saves.
-COMPILED_FROM = 10_000
+UNITS = 100_000_000  # venues count amounts in hundred-millionths of a whole, and sums of those are exact
+LARGEST = 2**53 // UNITS  # wholes, up to which a float counts them
+LACKING = "expected trades that each have a time, a price and an amount, found some without"
 FROM_TRADES = pl.Schema({"open_time": TIME} | dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64))
 
 
@@ -34,21 +33,46 @@ def trade_frame(rows: Iterable[Mapping[str, object]]) -> pl.DataFrame:
 def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
     """open_time and OHLCV of every candle in which there is a trade; whether any are missing is not asked.
 
-    Takes the columns of TRADES, by id. A trade on an edge belongs to the candle that opens there. Volumes are exact
-    sums of hundred-millionths.
+    Takes the columns of TRADES, by id. A trade on an edge belongs to the candle that opens there. Raises ValueError
+    where a time is missing, or a price or an amount is not a finite number.
     """
-    opened_us, figures = np.empty(len(trades), np.int64), np.empty((5, len(trades)))
-    rule: Any = compiled(add_up) if len(trades) >= COMPILED_FROM else add_up
+    if trades.is_empty():
+        return FROM_TRADES.to_frame()
+    price, amount = trades["price"].to_numpy(), trades["amount"].to_numpy()
+    total = amount.sum()
+    if trades["time"].null_count() or not np.isfinite(total):
+        raise ValueError(LACKING)
+    step_us = stream.step_ms * 1000
+    nth = trades["time"].to_numpy().view(np.int64) // step_us
+    first = _changes(nth)
+    if (np.diff(nth[first]) < 0).any():  # by id is not by time where a venue's clocks disagree
+        order = np.argsort(nth, kind="stable")
+        nth, price, amount = nth[order], price[order], amount[order]
+        first = _changes(nth)
+    last = np.append(first[1:], len(nth)) - 1
+    high, low = np.maximum.reduceat(price, first), np.minimum.reduceat(price, first)
+    if not (np.isfinite(high) & np.isfinite(low)).all():
+        raise ValueError(LACKING)
+    if total < LARGEST:
+        volume = _counted(amount, first)
+    else:
+        wholes = np.floor(amount)
+        volume = np.add.reduceat(wholes, first) + _counted(amount - wholes, first)
+    columns = (nth[first] * step_us, price[first], high, low, price[last], volume)
+    named = zip(FROM_TRADES.items(), columns, strict=True)
+    return pl.DataFrame([pl.Series(name, values).cast(kind) for (name, kind), values in named])
 
-    def added_up(trades: pl.DataFrame) -> int:
-        time, price, amount = (read_only(trades[name].to_numpy()) for name in ("time", "price", "amount"))
-        return rule(time.view(np.int64), price, amount, stream.step_ms * 1000, opened_us, figures)
 
-    found = added_up(trades)
-    if found < 0:  # by id is not by time where a venue's clocks disagree
-        found = added_up(trades.sort(_open_time(stream), maintain_order=True))
-    columns = zip(FROM_TRADES.items(), (opened_us, *figures), strict=True)
-    return pl.DataFrame([pl.Series(name, values[:found]).cast(kind) for (name, kind), values in columns])
+def _changes(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where a value is another one than that before it, the first one included."""
+    return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+
+
+def _counted(amount: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The exact sums from each of `first` up to the next one."""
+    units = amount * UNITS
+    np.rint(units, out=units)
+    return np.add.reduceat(units, first) / UNITS
 
 
 def whole_candles(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:

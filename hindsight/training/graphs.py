@@ -30,11 +30,12 @@ class Recorded:
 
 @dataclass(slots=True)
 class Graphs:
-    """What has been recorded of one learner, and how often the rest was done."""
+    """What has been recorded of one learner, or of one stack, and how often the rest was done."""
 
     recorded: dict[Hashable, Recorded | None] = field(default_factory=dict)  # None: it cannot be
     done: dict[Hashable, int] = field(default_factory=dict)
     pool: Any = None  # of memory, shared: one graph plays at a time
+    aside: torch.cuda.Stream | None = None  # where what is recorded later is done at first
 
     def run(self, name: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
         """`work(given)`: a tensor. All else that it reads must stay at its place, and it must not wait for the device.
@@ -71,11 +72,11 @@ class Graphs:
 
     def _aside(self, work: Callable[[Given], Tensor], given: Given) -> Tensor:
         """On a stream beside the usual one, as what is recorded later asks for."""
-        aside, usual = torch.cuda.Stream(), torch.cuda.current_stream()
-        aside.wait_stream(usual)
-        with torch.cuda.stream(aside):
+        self.aside, usual = self.aside or torch.cuda.Stream(), torch.cuda.current_stream()
+        self.aside.wait_stream(usual)
+        with torch.cuda.stream(self.aside):
             found = work(given)
-        usual.wait_stream(aside)
+        usual.wait_stream(self.aside)
         return found
 
 

@@ -134,7 +134,8 @@ def lesson(
             settled = newly_settled(labels, memory, row, trigger)
             if prove is not None:
                 settled = settled[prove(blocks, memory, settled)]
-            wrong = learner.objective.corrective(learner, labels, memory, row - replay.replay_window, row)
+            oldest = min(row - replay.replay_window, memory.first_row + int(settled.min(initial=len(memory.made))))
+            wrong = learner.objective.corrective(learner, labels, memory, oldest, row)
             settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first
             seed = step_seed(learner.hyper.seed, row, trigger, nth)
             drawn = _replayed(labels, memory, settled, wrong, row, cadence, replay, seed)
@@ -215,7 +216,7 @@ def newly_settled(labels: Labels, memory: Memory, row: int, trigger: str) -> Row
     stop = int(np.searchsorted(labels.candle.settled, row, side="right"))
     memory.trained_as_candle = max(memory.trained_as_candle, memory.first_row + stop)
     fresh = np.arange(start, max(start, stop))
-    return fresh[(memory.made & memory.trusted & labels.candle.usable)[fresh]]
+    return fresh[memory.made[fresh] & memory.trusted[fresh] & labels.candle.usable[fresh]]
 
 
 def _is_asked_for(aloft: list[Flight], labels: Labels, memory: Memory, row: int, trigger: str) -> bool:

@@ -29,7 +29,7 @@ class Objective(Protocol):
         ...
 
     def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
-        """Which references [N] are of high priority, by what was known at the close of `row`. Replay draws from those
+        """Which references [N] are of high priority, by what was known at the close of `row`. Asked about are those
         made at row `since` and later."""
         ...
 
@@ -68,8 +68,7 @@ class Supervised:
         return extras
 
     def corrective(self, learner: "Learner", labels: Labels, memory: Memory, since: int, row: int) -> NDArray[np.bool_]:
-        # Older ones are neither drawn by replay nor settled at this close.
-        start = max(min(since, row - learner.hyper.trend_ttl) - memory.first_row, 0)
+        start = max(since - memory.first_row, 0)
         span = slice(start, int(np.searchsorted(labels.trend.settled, row, side="right")))
         is_wrong = np.zeros(len(memory.made), np.bool_)
         is_wrong[span] = memory.made[span] & (labels.trend.status[span] == VALIDATED)

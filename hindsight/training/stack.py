@@ -8,7 +8,7 @@ Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hindsight.inference.blocks import Frame
 from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, frame_of, said_by
-from hindsight.training.graphs import tensors_in, with_tensors
+from hindsight.training.graphs import Given, Graphs, tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.step import LOSS_PARTS, opinion, pull_of
@@ -83,6 +83,7 @@ class Stack:
             name: (torch.zeros_like(weights), torch.zeros_like(weights)) for name, weights in self.weights.items()
         }
         self.taken = torch.zeros(len(learners), device=first.device)
+        self.graphs = Graphs() if first.device.type == "cuda" else None
         hypers = [learner.hyper for learner in learners]
         self.rates, self.decays, self.clips = (
             self._there([getattr(hyper, name) for hyper in hypers])
@@ -90,8 +91,10 @@ class Stack:
         )
 
     def do(self, members: Sequence[int], works: Sequence[Work]) -> list[Tensor]:
-        """What comes of the work of each of these members, all of one kind; on a GPU as graphs that are recorded."""
-        at, run = self._there(members), self.learners[0].run
+        """What comes of the work of each of these members, all of one kind; of all members a GPU records it once."""
+        at = self._there(members)
+        # Groups that come and go would be recorded over and over.
+        run = self.graphs.run if self.graphs and len(members) == len(self.learners) else _launched
         if isinstance(works[0], Predict):
             frame, is_shared = self._frame_of([work for work in works if isinstance(work, Predict)])
             with torch.inference_mode():
@@ -99,7 +102,7 @@ class Stack:
         batch = _beside([work.batch for work in works if isinstance(work, Train)])
         learners = [self.learners[member] for member in members]
         pulls = self._there([pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners])
-        return list(run("steps", lambda given: self._train(*given), (at, batch, pulls)))
+        return list(run(("steps",), lambda given: self._train(*given), (at, batch, pulls)))
 
     def leave(self) -> None:
         """Gives every learner its weights."""
@@ -177,6 +180,10 @@ class Stack:
                 return functional_call(self.skeleton, weights, (frame,))
 
         return opinion(call, frame, self.learners[0].hyper)
+
+
+def _launched(_: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
+    return work(given)
 
 
 def _stacked(modules: Sequence[nn.Module]) -> Weights:

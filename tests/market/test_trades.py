@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.market.trades import COMPILED_FROM, FROM_TRADES, TRADES, candles_from_trades, trade_frame, whole_candles
+from hindsight.market.trades import FROM_TRADES, TRADES, candles_from_trades, trade_frame, whole_candles
 
 SECOND = Stream(venue="binance", symbol="ETH/USDT", timeframe="1s")
 MINUTE = Stream(venue="binance", symbol="ETH/USDT", timeframe="1m")
@@ -63,38 +63,28 @@ def test_a_volume_is_the_float_next_to_the_sum_of_the_amounts(amounts: list[Deci
         assert seconds(candles_from_trades(table, SECOND))[0][4] == truth
 
 
-@pytest.mark.parametrize("is_in_order", [True, False])
-def test_compiled_equals_uncompiled(is_in_order: bool) -> None:
-    chance, count = np.random.default_rng(0), COMPILED_FROM + 1000
-    clock = np.cumsum(chance.integers(0, 60, count))
-    jitter = np.zeros(count, np.int64) if is_in_order else chance.integers(-400, 400, count)
-    ticks = zip(
-        range(count),
-        (clock + jitter + 1000).tolist(),
-        (chance.integers(1, 10**6, count) / 100).tolist(),
-        (chance.integers(1, 10**11, count) / 10**8).tolist(),
-        strict=True,
-    )
-    table = trades(*ticks)
-    assert table["time"].is_sorted() == is_in_order
-    last = table["time"].max()
-    assert isinstance(last, datetime)
-    half = START + (last - START) // 2
-    half -= (half - START) % SECOND.step
-    parts = [table.filter(pl.col("time") < half), table.filter(pl.col("time") >= half)]
-    assert max(map(len, parts)) < COMPILED_FROM
-    found = candles_from_trades(table, SECOND)
-    assert found.equals(pl.concat(candles_from_trades(part, SECOND) for part in parts))
-    assert found.select("open", "high", "low", "close").equals(plainly(table).select("open", "high", "low", "close"))
-
-
-def plainly(table: pl.DataFrame) -> pl.DataFrame:
-    """By the grouping of Polars."""
-    price, amount = pl.col("price"), pl.col("amount")
-    placed = table.sort(pl.col("time").dt.truncate("1s"), maintain_order=True)
-    return placed.group_by(open_time=pl.col("time").dt.truncate("1s"), maintain_order=True).agg(
+@pytest.mark.parametrize("jitter_ms", [0, 400])
+def test_candles_are_those_of_a_plain_grouping(jitter_ms: int) -> None:
+    chance, count = np.random.default_rng(0), 3000
+    clock = np.cumsum(chance.integers(0, 60, count)) + chance.integers(0, jitter_ms + 1, count)
+    price, amount = chance.integers(1, 10**6, count) / 100, chance.integers(1, 10**11, count) / 10**8
+    table = trades(*zip(range(count), clock.tolist(), price.tolist(), amount.tolist(), strict=True))
+    assert table["time"].is_sorted() == (jitter_ms == 0)
+    price, amount = pl.col("price"), pl.col("amount").cast(pl.Decimal(38, 8))
+    plainly = table.group_by(open_time=pl.col("time").dt.truncate("1s")).agg(
         open=price.first(), high=price.max(), low=price.min(), close=price.last(), volume=amount.sum()
     )
+    assert candles_from_trades(table, SECOND).equals(plainly.sort("open_time").cast(FROM_TRADES))
+
+
+@pytest.mark.parametrize("column", ["time", "price", "amount"])
+def test_a_trade_that_lacks_something_is_refused(column: str) -> None:
+    table = trades((1, 0, 10.0, 1.0), (2, 500, 11.0, 1.0), (3, 999, 12.0, 1.0))
+    second = pl.col("trade_id") == 2
+    for nothing in [None] if column == "time" else [None, float("nan"), float("inf")]:
+        broken = table.with_columns(pl.when(second).then(nothing).otherwise(pl.col(column)).alias(column))
+        with pytest.raises(ValueError, match="each have a time, a price and an amount"):
+            candles_from_trades(broken, SECOND)
 
 
 def test_trades_of_one_millisecond_are_ordered_by_their_ids_and_each_counts_once() -> None:

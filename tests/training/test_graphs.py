@@ -1,38 +1,17 @@
 """Recorded work: what it reads is found wherever it stands; on a GPU it leads to what it led to launch by launch."""
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from hindsight.training.graphs import Graphs, tensors_in, with_tensors
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.predict import predict
 from hindsight.training.step import Examples
 from tests.training.conftest import ON_GPU
-
-
-class PlayedAgain:
-    """Stands where `Graphs` stands on a GPU: what was asked first is done each time, on tensors that keep their places
-    and are given the values of now."""
-
-    def __init__(self) -> None:
-        self.kept: dict[Hashable, tuple[Callable[[Any], Tensor], Any]] = {}
-        self.played = 0
-
-    def run(self, name: Hashable, work: Callable[[Any], Tensor], given: Any) -> Tensor:
-        key = (name, tuple(each.shape for each in tensors_in(given)))
-        if key not in self.kept:
-            self.kept[key] = work, with_tensors(given, Tensor.clone)
-            return work(given)
-        self.played += 1
-        first_work, kept = self.kept[key]
-        for place, tensor in zip(tensors_in(kept), tensors_in(given), strict=True):
-            place.copy_(tensor)
-        return first_work(kept).clone()
+from tests.training.recording import PlayedAgain
 
 
 def batch_of(stretch, learner: Learner, model: str) -> object:
@@ -69,33 +48,47 @@ def test_a_step_on_the_tensors_put_elsewhere_is_the_same_step(
     assert weights[0] == weights[1]
 
 
-def test_what_is_asked_first_can_be_done_for_all_that_are_asked_later(
-    stretch, any_learner: Callable[..., Learner], any_model: str
-):
-    """So nothing but the tensors given, and what stays at its place, makes a difference: a recording may be played."""
+def test_work_may_be_recorded(stretch, any_learner: Callable[..., Learner], any_model: str):
+    """What makes a difference from one call to the next is among what is given, or keeps its place."""
     losses, said = [], []
     for graphs in (PlayedAgain(), None):
         learner, memory = any_learner(), stretch.new_memory(any_model)
+        places = places_of(learner)
         learner.graphs = graphs
         losses.append([step.loss for step in stretch.run(learner, memory, 0, 420).steps])
         said.append(memory.predictions)
-        assert graphs is None or graphs.played > len(losses[0])
+        assert places_of(learner) == places
+        if graphs is not None:
+            assert {name[0] for name, _ in graphs.kept} == {"step", "say"}
+            assert graphs.played > 20
     assert losses[0] == losses[1]
     np.testing.assert_array_equal(*said)
 
 
+def places_of(learner: Learner) -> list[int]:
+    return [each.data_ptr() for module in (learner.model, learner.average) for each in module.parameters()]
+
+
 @pytest.mark.gpu
 @ON_GPU
-def test_recorded_steps_lead_to_the_weights_of_steps_launch_by_launch(
+def test_recorded_steps_lead_to_what_steps_launch_by_launch_lead_to(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
-    losses = []
-    for recorded in (True, False):
-        learner = any_learner(device="cuda")
-        learner.graphs = Graphs() if recorded else None
-        steps = stretch.run(learner, stretch.new_memory(any_model), 0, 420).steps
-        losses.append([step.loss["total"] for step in steps])
+    losses, said = [], []
+    for graphs in (Graphs(), None):
+        learner, memory = any_learner(device="cuda"), stretch.new_memory(any_model)
+        learner.graphs = graphs
+        losses.append([step.loss["total"] for step in stretch.run(learner, memory, 0, 420).steps])
+        said.append(memory.predictions)
+        assert graphs is None or is_recorded(graphs, "step", "say")
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    np.testing.assert_allclose(*said, rtol=1e-2, atol=1e-4)
+
+
+def is_recorded(graphs: Graphs, *names: str) -> bool:
+    """Whether work of these names was recorded, and none was tried in vain."""
+    found = {name[0] for (name, _), recorded in graphs.recorded.items() if recorded}
+    return found >= set(names) and None not in graphs.recorded.values()
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from hindsight.inference.labels import VALIDATED
 from hindsight.training.learner import Learner, restore, tensors_of
 from hindsight.training.loop import Cadence, events, newly_settled
 from hindsight.training.objective import SUPERVISED, Supervised
-from hindsight.training.predict import forward
+from hindsight.training.predict import forward, predict
 from hindsight.training.step import Examples, loss_of, make_batch, train_step
 from tests.training.conftest import SHAPE
 
@@ -180,6 +180,23 @@ def test_a_candle_step_takes_every_answer_since_the_last_one_and_none_twice(stre
     assert len(np.unique(np.concatenate(taken))) == sum(map(len, taken))
     assert [len(each) for each in taken[:5]] == [11, 1, 0, 49, 0]
     assert (labels.candle.settled[np.concatenate(taken)] <= stretch.first + 419).all()
+
+
+def test_what_a_pivot_settles_and_what_was_wrong_is_what_a_look_at_all_of_them_finds(stretch, fresh_learner: Callable):
+    learner, memory, labels = fresh_learner(), stretch.new_memory(), stretch.market.labels
+    predict(learner, stretch.market.blocks, memory, memory.predictable, stretch.first, stretch.first + 420)
+    memory.trusted[::7] = False
+    validated, found = memory.made & (labels.trend.status == VALIDATED), 0
+    for row in range(stretch.first - 5, stretch.first + 420):
+        settled = newly_settled(labels, memory, row, "pivot")
+        expected = validated & memory.trusted & (labels.trend.settled == row)
+        np.testing.assert_array_equal(settled, np.flatnonzero(expected))
+        found += len(settled)
+        for since in (0, row - 100, row + 1):
+            wrong = validated & (labels.trend.settled <= row) & (memory.trend != labels.trend.trend)
+            wrong[: max(since - memory.first_row, 0)] = False
+            np.testing.assert_array_equal(SUPERVISED.corrective(learner, labels, memory, since, row), wrong)
+    assert found > 100
 
 
 # What a step may know ------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from hindsight.training.memory import Memory
 from hindsight.training.replay import ReplayRule
 from hindsight.training.stack import Stack, together
 from tests.training.conftest import CADENCE, ON_GPU
-from tests.training.test_graphs import PlayedAgain
+from tests.training.recording import PlayedAgain
+from tests.training.test_graphs import is_recorded
 
 STACKED = ("transformer", "cnn", "dqn")
 VARIED = [
@@ -28,15 +29,20 @@ CLOSES = 150
 
 
 def lessons(
-    stretch, make: Callable[..., Learner], model: str, device: str = "cpu"
+    stretch,
+    make: Callable[..., Learner],
+    model: str,
+    device: str = "cpu",
+    every: tuple[int, ...] = EVERY,
+    closes: int = CLOSES,
 ) -> list[tuple[Learner, Memory, object]]:
     found = []
-    for varied, every in zip(VARIED, EVERY, strict=True):
+    for varied, train_every in zip(VARIED, every, strict=True):
         learner, memory = make(seed=varied["seed"], device=device), stretch.new_memory(model)
         learner.hyper = replace(learner.hyper, **varied)
-        market, first, end = stretch.market, stretch.first, stretch.first + CLOSES
+        market, first, end = stretch.market, stretch.first, stretch.first + closes
         given = (learner, market.blocks, market.labels, memory, first, end, market.l2_rows)
-        rules = {"cadence": replace(CADENCE, train_every=every), "replay": ReplayRule(replay_window=1000)}
+        rules = {"cadence": replace(CADENCE, train_every=train_every), "replay": ReplayRule(replay_window=1000)}
         found.append((learner, memory, lesson(*given, **rules, snapshot=lambda _: {})))
     return found
 
@@ -73,26 +79,30 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
         assert learner.number == by_itself.number
 
 
-def taught(
-    stretch, make: Callable[..., Learner], model: str, device: str, graphs: object
-) -> tuple[list[list[float]], list[np.ndarray]]:
-    """The losses and the predictions of each learner."""
-    each = lessons(stretch, make, model, device)
-    learners = [learner for learner, _, _ in each]
-    learners[0].graphs = graphs
-    found = together(Stack(learners), [one for _, _, one in each])
+def taught(stretch, make: Callable[..., Learner], model: str, device: str, graphs: object) -> tuple[list, list]:
+    """The losses and the predictions of each learner; all train at the same closes."""
+    each = lessons(stretch, make, model, device, every=(20, 20, 20), closes=300)
+    stack = Stack([learner for learner, _, _ in each])
+    stack.graphs = graphs
+    places = places_of(stack)
+    found = together(stack, [one for _, _, one in each])
+    assert places_of(stack) == places
     return [[step.loss["total"] for step in one.steps] for one in found], [memory.predictions for _, memory, _ in each]
 
 
+def places_of(stack: Stack) -> list[int]:
+    moments = [moment for each in stack.moments.values() for moment in each]
+    return [each.data_ptr() for each in (*stack.weights.values(), *stack.means.values(), *moments, stack.taken)]
+
+
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
-def test_what_is_asked_of_a_stack_first_can_be_done_for_all_that_is_asked_later(
-    stretch, any_learner: Callable[..., Learner], any_model: str
-):
+def test_the_work_of_a_stack_may_be_recorded(stretch, any_learner: Callable[..., Learner], any_model: str):
     played, given = PlayedAgain(), (stretch, any_learner, any_model, "cpu")
     (losses, said), (expected_losses, expected) = taught(*given, played), taught(*given, None)
     assert losses == expected_losses
     np.testing.assert_array_equal(said, expected)
-    assert played.played > 4
+    assert {name[0] for name, _ in played.kept} == {"steps", "say"}
+    assert played.played > 10
 
 
 @pytest.mark.gpu
@@ -101,8 +111,9 @@ def test_what_is_asked_of_a_stack_first_can_be_done_for_all_that_is_asked_later(
 def test_a_recorded_stack_learns_what_it_learns_launch_by_launch(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
-    given = (stretch, any_learner, any_model, "cuda")
-    (losses, said), (expected_losses, expected) = taught(*given, Graphs()), taught(*given, None)
+    graphs, given = Graphs(), (stretch, any_learner, any_model, "cuda")
+    (losses, said), (expected_losses, expected) = taught(*given, graphs), taught(*given, None)
+    assert is_recorded(graphs, "steps", "say")
     assert losses == [pytest.approx(each, rel=1e-2) for each in expected_losses]
     np.testing.assert_allclose(said, expected, rtol=1e-2, atol=1e-4)
 

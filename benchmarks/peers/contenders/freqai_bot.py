@@ -4,7 +4,7 @@
 |---|---|
 | configuration | a file, read by `Configuration` in dry-run mode and checked against its schema |
 | candles since the start | a datadir in feather, written by freqtrade's own handler, read as a bot does |
-| newest candles from the venue | put where the exchange keeps them, as freqtrade's tests do: as many as it holds |
+| newest candles from the venue | put where the exchange keeps them, as freqtrade's tests do; of 4h, what there is |
 | download at start | left out: the strategy is set up in the mode `other`, which does without |
 | thread that looks once a second whose turn it is to be trained | left out: `train` does what it would do then |
 | now | the newest candle's close, not this machine's clock |
@@ -35,10 +35,11 @@ TRANSFORMER_PARAMETERS = {
     "trainer_kwargs": {"n_epochs": 1, "batch_size": 64},
     "model_kwargs": {"hidden_dim": 512, "dropout_percent": 0.2, "n_layer": 1},
 }
-# The smallest that there is; and what the minimal configuration of the documentation has, of the pairs at hand
+# "wide" is what the minimal configuration of the documentation asks for, which has 5m in place of 1m, and three other
+# markets; "narrow" is what is left of that where nothing but the predicted candles is given.
 FEATURES: dict[str, dict[str, list[str]]] = {
-    "smallest": {"include_timeframes": [TIMEFRAME], "include_corr_pairlist": []},
-    "documented": {"include_timeframes": [TIMEFRAME, "15m", "4h"], "include_corr_pairlist": ["BTC/USDT"]},
+    "narrow": {"include_timeframes": [TIMEFRAME], "include_corr_pairlist": []},
+    "wide": {"include_timeframes": [TIMEFRAME, "15m", "4h"], "include_corr_pairlist": ["BTC/USDT"]},
 }
 HELD = 1100  # candles before those that are trained on: what the exchange holds, and what indicators need
 WARM_UP = 80  # candles of the longest timeframe that FreqAI wants before those that it trains on
@@ -83,7 +84,7 @@ class Bot:
         timerange: str = "",
         **freqai: Any,
     ) -> None:
-        """`features` are some of FEATURES, `jobs` the threads of LightGBM, and `freqai` entries of that section of the
+        """`features` is a name in FEATURES, `jobs` the threads of LightGBM, and `freqai` entries of that section of the
         configuration."""
         for path in ("user_data", "datadir"):
             (folder / path).mkdir()
@@ -168,7 +169,7 @@ class Bot:
 def _configuration(
     folder: Path, model: str, features: str, days: int, jobs: int, timerange: str, freqai: dict[str, Any]
 ) -> dict[str, Any]:
-    """The minimal one of the documentation, for one pair and the next candle."""
+    """The minimal one of the documentation, for the next candle of one pair."""
     parameters = {
         **FEATURES[features],
         "label_period_candles": 1,

@@ -17,12 +17,12 @@ def prepare(
     configuration.
     """
     end_ms = start_ms + candles * MINUTE_MS
-    known = read_candles(files, start_ms - days * DAY_MS, end_ms, "smallest")
+    known = read_candles(files, start_ms - days * DAY_MS, end_ms, "narrow")
     bot = Bot(
         Path.cwd(),
         known,
         model=LIGHTGBM,
-        features="smallest",
+        features="narrow",
         days=days,
         jobs=jobs,
         runmode=RunMode.BACKTEST,

@@ -5,7 +5,7 @@ import polars as pl
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.market.trades import COMPILED_FROM, TRADES, candles_from_trades
+from hindsight.market.trades import TRADES, candles_from_trades
 
 
 def prepare(trades: str, timeframes: list[str], loops: int, answer: str | None):
@@ -17,7 +17,7 @@ def prepare(trades: str, timeframes: list[str], loops: int, answer: str | None):
         .cast(TRADES)
     )
     streams = [Stream(venue="binance", symbol="ETH/USDT", timeframe=timeframe) for timeframe in timeframes]
-    candles_from_trades(frame.head(COMPILED_FROM), streams[0])  # what is made ready late is no part of the work
+    candles_from_trades(frame.head(1000), streams[0])  # what is made ready late is no part of the work
 
     def work() -> dict[str, object]:
         candles: list[pl.DataFrame] = []
