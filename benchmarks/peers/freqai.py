@@ -94,16 +94,13 @@ def update(
     jobs: int = JOBS,
 ) -> list[Figure]:
     """From a candle's close to a model that has learned from it, predicts, and is on disk."""
-    theirs = {
-        each: lambda each=each: _their_closes(days, model, each, their_closes, jobs, is_trained=True)
-        for each in features
-    }
-    taken = in_turns(repeats, {OURS: lambda: _our_closes(home, closes), **theirs})
+    given = {"days": days, "model": model, "closes": their_closes, "is_trained": True, "jobs": jobs}
+    taken = _closes_in_turns(repeats, home, closes, features, given)
     return [_update(taken, days, model, each) for each in features]
 
 
 def _update(taken: Taken, days: int, model: str, features: str) -> Figure:
-    runs = {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
+    runs = _beside(taken, features)
     ours, theirs = (_closes(found) for found in runs.values())
     whole = {name: _samples(found, "wall", "processor") for name, found in ((OURS, ours), (THEIRS, theirs))}
     times, goal = whole[THEIRS].median / whole[OURS].median, SOONER.get(days, 1.0)
@@ -140,16 +137,13 @@ def prediction(
     jobs: int = JOBS,
 ) -> list[Figure]:
     """From a candle's close to a prediction that is kept, without any training."""
-    theirs = {
-        each: lambda each=each: _their_closes(days, LIGHTGBM, each, their_closes, jobs, is_trained=False)
-        for each in features
-    }
-    taken = in_turns(repeats, {OURS: lambda: _our_closes(home, closes), **theirs})
+    given = {"days": days, "model": LIGHTGBM, "closes": their_closes, "is_trained": False, "jobs": jobs}
+    taken = _closes_in_turns(repeats, home, closes, features, given)
     return [_prediction(taken, each) for each in features]
 
 
 def _prediction(taken: Taken, features: str) -> Figure:
-    runs = {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
+    runs = _beside(taken, features)
     ours, theirs = (_closes(found) for found in runs.values())
     samples = {
         name: _samples(found, "predicted", "predicted_processor") for name, found in ((OURS, ours), (THEIRS, theirs))
@@ -187,7 +181,7 @@ def training(repeats: int, *, days: int, features: tuple[str, ...], jobs: int = 
 
 
 def _training(taken: Taken, days: int, features: str) -> list[Figure]:
-    runs = {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
+    runs = _beside(taken, features)
     peak = {name: median(run.peak_bytes for run in found) for name, found in runs.items()}
     ours, theirs = runs[OURS][0].result, runs[THEIRS][0].result
     memory, disk = peak[THEIRS] / peak[OURS], theirs["disk_bytes"] / ours["added_bytes"]
@@ -265,13 +259,24 @@ def equal_work(repeats: int, *, days: int, threads: int = JOBS) -> Figure:
     )
 
 
+def _closes_in_turns(
+    repeats: int, home: Path, closes: int, features: tuple[str, ...], given: Mapping[str, Any]
+) -> Taken:
+    """Closes of ours, and of FreqAI as `given` with each of these features."""
+    theirs = {
+        each: lambda each=each: take(FREQAI, "freqai_close", **CANDLES, end_ms=to_ms(END), features=each, **given)
+        for each in features
+    }
+    return in_turns(repeats, {OURS: lambda: _our_closes(home, closes), **theirs})
+
+
+def _beside(taken: Taken, features: str) -> dict[str, list[Took]]:
+    """The runs of ours, and of FreqAI with these features."""
+    return {OURS: taken.runs[OURS], THEIRS: taken.runs[features]}
+
+
 def _our_closes(home: Path, closes: int) -> Took:
     return take(Ours(), "hindsight_close", home=str(home), end_ms=to_ms(END), closes=closes)
-
-
-def _their_closes(days: int, model: str, features: str, closes: int, jobs: int, *, is_trained: bool) -> Took:
-    given = {"days": days, "model": model, "features": features, "closes": closes, "is_trained": is_trained}
-    return take(FREQAI, "freqai_close", **CANDLES, end_ms=to_ms(END), **given, jobs=jobs)
 
 
 def _their_training(days: int, model: str, features: str, test_size: float, jobs: int) -> Took:

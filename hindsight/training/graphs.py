@@ -80,6 +80,11 @@ class Graphs:
         return found
 
 
+def played(graphs: Graphs | None, name: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
+    """`work(given)`; where there are graphs, as one that is recorded once: see `Graphs.run`."""
+    return work(given) if graphs is None else graphs.run(name, work, given)
+
+
 def with_tensors(value: Given, change: Callable[[Tensor], Tensor]) -> Given:
     """The value with every tensor in it changed, through dataclasses, tuples and named tuples."""
     found: Any = value

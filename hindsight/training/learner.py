@@ -11,7 +11,7 @@ from torch import nn
 from hindsight.errors import CheckpointUnreadable
 from hindsight.inference.shape import FrameShape
 from hindsight.training.checkpoints import Tensors
-from hindsight.training.graphs import Given, Graphs
+from hindsight.training.graphs import Given, Graphs, played
 from hindsight.training.metrics import Metric
 from hindsight.training.models.registry import model_of
 from hindsight.training.objective import Objective
@@ -45,7 +45,7 @@ class Learner:
 
     def run(self, name: Hashable, work: Callable[[Given], torch.Tensor], given: Given) -> torch.Tensor:
         """`work(given)`, on a GPU as a graph that is recorded once; see `Graphs.run`."""
-        return work(given) if self.graphs is None else self.graphs.run(name, work, given)
+        return played(self.graphs, name, work, given)
 
 
 def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape: FrameShape) -> Learner:

@@ -134,6 +134,7 @@ def lesson(
             settled = newly_settled(labels, memory, row, trigger)
             if prove is not None:
                 settled = settled[prove(blocks, memory, settled)]
+            # After an outage what settles may be older than what replay draws from.
             oldest = min(row - replay.replay_window, memory.first_row + int(settled.min(initial=len(memory.made))))
             wrong = learner.objective.corrective(learner, labels, memory, oldest, row)
             settled = np.concatenate([settled[wrong[settled]], settled[~wrong[settled]]])  # the corrective ones first

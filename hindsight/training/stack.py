@@ -8,7 +8,7 @@ Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hindsight.inference.blocks import Frame
 from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, frame_of, said_by
-from hindsight.training.graphs import Given, Graphs, tensors_in, with_tensors
+from hindsight.training.graphs import Graphs, played, tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.step import LOSS_PARTS, opinion, pull_of
@@ -94,7 +94,7 @@ class Stack:
         """What comes of the work of each of these members, all of one kind; of all members a GPU records it once."""
         at = self._there(members)
         # Groups that come and go would be recorded over and over.
-        run = self.graphs.run if self.graphs and len(members) == len(self.learners) else _launched
+        run = partial(played, self.graphs if len(members) == len(self.learners) else None)
         if isinstance(works[0], Predict):
             frame, is_shared = self._frame_of([work for work in works if isinstance(work, Predict)])
             with torch.inference_mode():
@@ -180,10 +180,6 @@ class Stack:
                 return functional_call(self.skeleton, weights, (frame,))
 
         return opinion(call, frame, self.learners[0].hyper)
-
-
-def _launched(_: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
-    return work(given)
 
 
 def _stacked(modules: Sequence[nn.Module]) -> Weights:

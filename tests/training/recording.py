@@ -1,4 +1,4 @@
-"""What a recording asks of the work that is recorded, held to on a processor."""
+"""What a recording asks of the work that is recorded, held to on a processor; and whether a GPU has recorded it."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hindsight.training.graphs import FIRST_DONE, tensors_in, with_tensors
+from hindsight.training.graphs import FIRST_DONE, Graphs, tensors_in, with_tensors
 
 NUMBERS = (int, float, bool, torch.dtype)
 
@@ -53,3 +53,9 @@ class PlayedAgain:
         self.kept[key] = first, kept, launches.seen
         self.played += 1
         return found.clone()
+
+
+def is_recorded(graphs: Graphs, *names: str) -> bool:
+    """Whether work of these names was recorded, and none was tried in vain."""
+    found = {name[0] for (name, _), recorded in graphs.recorded.items() if recorded}
+    return found >= set(names) and None not in graphs.recorded.values()

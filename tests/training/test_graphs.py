@@ -11,7 +11,7 @@ from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.predict import predict
 from hindsight.training.step import Examples
 from tests.training.conftest import ON_GPU
-from tests.training.recording import PlayedAgain
+from tests.training.recording import PlayedAgain, is_recorded
 
 
 def batch_of(stretch, learner: Learner, model: str) -> object:
@@ -83,12 +83,6 @@ def test_recorded_steps_lead_to_what_steps_launch_by_launch_lead_to(
         assert graphs is None or is_recorded(graphs, "step", "say")
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
     np.testing.assert_allclose(*said, rtol=1e-2, atol=1e-4)
-
-
-def is_recorded(graphs: Graphs, *names: str) -> bool:
-    """Whether work of these names was recorded, and none was tried in vain."""
-    found = {name[0] for (name, _), recorded in graphs.recorded.items() if recorded}
-    return found >= set(names) and None not in graphs.recorded.values()
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ from hindsight.training.loop import Cadence, events, newly_settled
 from hindsight.training.objective import SUPERVISED, Supervised
 from hindsight.training.predict import forward, predict
 from hindsight.training.step import Examples, loss_of, make_batch, train_step
-from tests.training.conftest import SHAPE
+from tests.training.conftest import ON_GPU, SHAPE
 
 # fmt: off
 GOLDEN = [
@@ -305,10 +305,9 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh
 
 
 @pytest.mark.gpu
+@ON_GPU
 def test_the_gpu_learns_and_predicts_what_the_cpu_does_within_tolerance(stretch, fresh_learner: Callable):
     """Trap 37."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device is there, or this build of torch knows none")
     memories = {device: stretch.new_memory() for device in ("cpu", "cuda")}
     learned = {device: stretch.run(fresh_learner(device=device), memory, 0, 120) for device, memory in memories.items()}
     losses = {device: [step.loss["total"] for step in each.steps] for device, each in learned.items()}

@@ -15,8 +15,7 @@ from hindsight.training.memory import Memory
 from hindsight.training.replay import ReplayRule
 from hindsight.training.stack import Stack, together
 from tests.training.conftest import CADENCE, ON_GPU
-from tests.training.recording import PlayedAgain
-from tests.training.test_graphs import is_recorded
+from tests.training.recording import PlayedAgain, is_recorded
 
 STACKED = ("transformer", "cnn", "dqn")
 VARIED = [

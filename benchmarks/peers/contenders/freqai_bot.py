@@ -45,11 +45,15 @@ HELD = 1100  # candles before those that are trained on: what the exchange holds
 WARM_UP = 80  # candles of the longest timeframe that FreqAI wants before those that it trains on
 
 
+def longest(timeframes: list[str]) -> int:
+    """The minutes of the longest of them."""
+    return max(map(timeframe_to_minutes, timeframes))
+
+
 def read_candles(files: dict[str, str], start_ms: int, end_ms: int, features: str) -> Candles:
     """The candles that open from as long before `start_ms` as these features need, up to `end_ms`, in freqtrade's
     columns."""
-    longest = max(map(timeframe_to_minutes, FEATURES[features]["include_timeframes"]))
-    first_ms = start_ms - max(HELD, (WARM_UP + 1) * longest) * MINUTE * 1000
+    first_ms = start_ms - max(HELD, (WARM_UP + 1) * longest(FEATURES[features]["include_timeframes"])) * MINUTE * 1000
     found = {}
     for pair in (PAIR, *FEATURES[features]["include_corr_pairlist"]):
         candles = pd.read_parquet(files[pair], filters=[("ts_ms", ">=", first_ms), ("ts_ms", "<", end_ms)])
@@ -149,8 +153,7 @@ class Bot:
     def _timeranges(self, now: int) -> tuple[TimeRange, TimeRange]:
         """What is trained on, and what has to be there for it: as `check_if_new_training_required` has it."""
         start = now - self.days * DAY
-        longest = max(map(timeframe_to_minutes, self.timeframes))
-        warm_up = 2 * self.strategy.startup_candle_count * longest * MINUTE
+        warm_up = 2 * self.strategy.startup_candle_count * longest(self.timeframes) * MINUTE
         return TimeRange("date", "date", start, now), TimeRange("date", "date", start - warm_up, now)
 
     def _kitchen(self, now: int) -> FreqaiDataKitchen:

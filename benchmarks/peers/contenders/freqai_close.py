@@ -24,6 +24,7 @@ def prepare(
     """
     candles = read_candles(files, end_ms - days * DAY_MS, end_ms + closes * MINUTE_MS, features)
     before = {pair: each.iloc[:-closes] for pair, each in candles.items()}
+    after = {pair: each.iloc[-closes:] for pair, each in candles.items()}
     bot = Bot(Path.cwd(), before, model=model, features=features, days=days, jobs=jobs)
     bot.start()
     history = bot.models / "historic_predictions.pkl"
@@ -31,7 +32,7 @@ def prepare(
     def work() -> dict[str, object]:
         found = []
         for at in range(closes):
-            bot.close({pair: each.iloc[-closes:].iloc[at : at + 1] for pair, each in candles.items()})
+            bot.close({pair: each.iloc[at : at + 1] for pair, each in after.items()})
             wall, processor, written = time.perf_counter(), time.process_time(), _written()
             bot.predict()
             taken = {
