@@ -21,11 +21,12 @@ from benchmarks.figure import Figure, show, summarise, wide_console
 from benchmarks.made_up import OWN, Scene, scene
 from benchmarks.sampling import Sample, Samples, machine, take_turns, timed
 from hindsight.configured import cadence_of, hyperparameters, replay_of
+from hindsight.inference.blocks import Blocks
 from hindsight.training.engine import Lesson, alone
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import Learned, lesson
 from hindsight.training.memory import Memory
-from hindsight.training.resident import Resident
+from hindsight.training.resident import Gathers, Resident, on_device
 from hindsight.training.stack import Stack, can_be_stacked, together
 
 MODEL = "transformer"
@@ -168,7 +169,9 @@ def sweep_of(market: Scene, device: torch.device, count: int, closes: int) -> No
     """So many learners of other seeds over the next closes, as one computation."""
     learners = [learner_of(market, device, seed) for seed in range(count)]
     assert can_be_stacked(learners[0])
-    lessons = [lesson_of(market, learner, market.memory(MODEL), closes) for learner in learners]
+    blocks = market.blocks(MODEL)
+    seen = on_device(blocks, device)  # by all of them, as in a sweep
+    lessons = [lesson_of(market, learner, market.memory(MODEL), closes, blocks, seen) for learner in learners]
     together(Stack(learners), lessons)
 
 
@@ -177,10 +180,17 @@ def learner_of(market: Scene, device: torch.device, seed: int) -> Learner:
     return new_learner(MODEL, hyper, device, market.blocks(MODEL).shape)
 
 
-def lesson_of(market: Scene, learner: Learner, memory: Memory, closes: int) -> Lesson[Learned]:
+def lesson_of(
+    market: Scene,
+    learner: Learner,
+    memory: Memory,
+    closes: int,
+    blocks: Blocks | None = None,
+    seen: Gathers | None = None,
+) -> Lesson[Learned]:
     return lesson(
         learner,
-        market.blocks(MODEL),
+        blocks or market.blocks(MODEL),
         market.labels,
         memory,
         market.now,
@@ -189,6 +199,7 @@ def lesson_of(market: Scene, learner: Learner, memory: Memory, closes: int) -> L
         cadence=replace(cadence_of(market.settings), snapshot_every=2**31),
         replay=replay_of(market.settings),
         snapshot=lambda _: {},
+        seen=seen,
     )
 
 

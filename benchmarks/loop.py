@@ -146,7 +146,7 @@ def _watched() -> list[Watched]:
         (engine, "ask", "predictions (forward)"),
         (loop, "land", "predictions, to memory"),
         (Blocks, "gather", "frames gathered"),
-        (objective, "make_batch", "answers of a batch, to tensors"),
+        (objective.Supervised, "batch", "answers of a batch, to tensors"),
         (objective.Supervised, "corrective", "which were wrong"),
         (loop, "_replayed", "replay: who may be drawn, and the draw"),
         (loop, "newly_settled", "what an event settles"),

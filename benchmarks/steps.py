@@ -104,10 +104,11 @@ def _watched() -> list[Watched]:
         (loop, "newly_settled", "what an event settles"),
         (loop, "_replayed", "replay draw"),
         (Blocks, "gather", "gather"),
-        (objective, "make_batch", "batch"),
+        (objective.Supervised, "batch", "batch"),
         (objective.Supervised, "corrective", "corrective"),
         (objective.Supervised, "step", INSIDE),
         (q_learning.QLearning, "corrective", "corrective"),
-        (q_learning.QLearning, "batch", "transitions"),
+        (q_learning.QLearning, "batch", "batch"),
+        (q_learning.QLearning, "remembered", "transitions"),
         (q_learning.QLearning, "step", INSIDE),
     ]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from hindsight.inference.blocks import Frame, check_frame
 from hindsight.inference.frames import Frames, Rows
+from hindsight.inference.labels import Labels
 from hindsight.inference.predictions import SERVED, TARGET_AGES, WIDTH
 from hindsight.training.constants import constant
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.resident import Gathers
-from hindsight.training.step import LOSS_PARTS, Says, opinion, pull_of, to_tensors
+from hindsight.training.step import LOSS_PARTS, Examples, Says, opinion, pull_of, to_tensors
 
 _AGES = tuple(TARGET_AGES.tolist())
 Taught = TypeVar("Taught")
@@ -33,11 +34,13 @@ class Predict:
     norm_params: Frames  # [B, 4]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Train:
-    """Take a step on a batch, and tell the parts of its loss [6], beside LOSS_PARTS."""
+    """Take a step on these examples, and tell the parts of its loss [6], beside LOSS_PARTS."""
 
-    batch: Any
+    blocks: Gathers
+    labels: Labels
+    examples: Examples
 
 
 Work: TypeAlias = Predict | Train
@@ -64,7 +67,9 @@ def do(learner: Learner, work: Work) -> Tensor:
             frame = frame_of(learner, work)
             started = time.perf_counter()
             found = ask(learner, frame)
-        case Train(batch=batch):
+        case Train():
+            batch = learner.objective.batch(work.blocks, work.labels, work.examples, learner.device)
+            started = time.perf_counter()
             learner.pull.fill_(pull_of(learner.hyper, learner.number + 1 - learner.born_at))
             found = learner.run(("step", learner.hyper), lambda batch: _step(learner, batch), batch)
     learner.seconds_inside += time.perf_counter() - started

@@ -11,7 +11,7 @@ only where a result decides what comes next.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -145,8 +145,7 @@ def lesson(
             if len(settled) + len(drawn.rows) == 0:
                 break
             started = time.perf_counter()
-            batch = batch_of(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
-            losses = yield Train(batch)
+            losses = yield train_on(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
             learner.number, learner.trained_row = learner.number + 1, row
             memory.uses[settled] += 1
             memory.uses[drawn.rows - memory.first_row] += 1
@@ -238,11 +237,11 @@ def train(
     trigger: str,
 ) -> None:
     """The step that the event at `row` makes, by itself: how a recorded one is lived again."""
-    do(learner, Train(batch_of(learner, blocks, labels, memory, settled, drawn, row, trigger)))
+    do(learner, train_on(learner, blocks, labels, memory, settled, drawn, row, trigger))
     learner.number, learner.trained_row = learner.number + 1, row
 
 
-def batch_of(
+def train_on(
     learner: Learner,
     blocks: Gathers,
     labels: Labels,
@@ -251,8 +250,8 @@ def batch_of(
     drawn: Draw,
     row: int,
     trigger: str,
-) -> Any:
-    """What the event at `row` trains on; `memory` stands beside `labels`.
+) -> Train:
+    """The step that the event at `row` makes; `memory` stands beside `labels`.
 
     What a pivot has graded is asked for its trend, and nothing else is.
     """
@@ -261,9 +260,14 @@ def batch_of(
     weights = np.concatenate(
         [np.ones(len(settled)), np.full(drawn.high, drawn.weight_high), np.full(normal, drawn.weight_normal)]
     ).astype(np.float32)
-    graded = len(settled) if trigger == "pivot" else 0
-    examples = Examples(rows=rows, weights=weights, graded=graded, event_row=row)
-    return learner.objective.batch(learner, blocks, labels, memory, examples)
+    examples = Examples(
+        rows=rows,
+        norm_params=memory.norm_params[rows - memory.first_row],
+        weights=weights,
+        event_rows=np.full(len(rows), row),
+        is_graded=np.arange(len(rows)) < (len(settled) if trigger == "pivot" else 0),
+    )
+    return Train(blocks=blocks, labels=labels, examples=learner.objective.remembered(learner, labels, memory, examples))
 
 
 def _replayed(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from hindsight.inference.frames import Frames, Rows
@@ -15,7 +16,17 @@ from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.market.streams import Stream
 from hindsight.training.memory import Memory
 from hindsight.training.resident import Gathers
-from hindsight.training.step import Batch, Examples, Hyperparameters, Loss, Says, loss_of, make_batch, train_step
+from hindsight.training.step import (
+    Batch,
+    Examples,
+    Hyperparameters,
+    Loss,
+    Says,
+    loss_of,
+    make_batch,
+    to_tensors,
+    train_step,
+)
 
 if TYPE_CHECKING:
     from hindsight.training.learner import Learner
@@ -33,15 +44,14 @@ class Objective(Protocol):
         made at row `since` and later."""
         ...
 
-    def batch(
-        self,
-        learner: "Learner",
-        blocks: Gathers,
-        labels: Labels,
-        memory: Memory,
-        examples: Examples,
-    ) -> Any:
-        """The examples with what was known of them at the close of their event."""
+    def remembered(self, learner: "Learner", labels: Labels, memory: Memory, examples: Examples) -> Examples:
+        """The examples with what this learner alone knows of them: all else of a batch is the market's, so that those
+        of many learners are made at once."""
+        ...
+
+    def batch(self, blocks: Gathers, labels: Labels, examples: Any, device: torch.device) -> Any:
+        """What has been `remembered` as tensors [B, …] on the device, with all that was known of each example at the
+        close of its event."""
         ...
 
     def step(self, learner: "Learner", batch: Any) -> Loss:
@@ -75,16 +85,12 @@ class Supervised:
         is_wrong[span] &= memory.trend[span] != labels.trend.trend[span]
         return is_wrong
 
-    def batch(
-        self,
-        learner: "Learner",
-        blocks: Gathers,
-        labels: Labels,
-        memory: Memory,
-        examples: Examples,
-    ) -> Batch:
-        known = memory.norm_params[examples.rows - labels.first_row]
-        return make_batch(blocks, labels, known, examples, learner.device)
+    def remembered(self, learner: "Learner", labels: Labels, memory: Memory, examples: Examples) -> Examples:
+        return examples
+
+    def batch(self, blocks: Gathers, labels: Labels, examples: Examples, device: torch.device) -> Batch:
+        frame = to_tensors(blocks.gather(examples.rows, examples.norm_params), device)
+        return make_batch(frame, labels, examples, device)
 
     def step(self, learner: "Learner", batch: Batch) -> Loss:
         learning = (learner.model, learner.average, learner.optimizer)

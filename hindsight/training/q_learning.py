@@ -31,7 +31,6 @@ from hindsight.training.constants import constant
 from hindsight.training.memory import Memory
 from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.objective import SUPERVISED
 from hindsight.training.resident import Gathers
 from hindsight.training.step import (
     Batch,
@@ -40,18 +39,43 @@ from hindsight.training.step import (
     Loss,
     Says,
     loss_of,
+    make_batch,
     packed,
+    to_tensors,
     train_step,
     weighted_mean,
 )
-from hindsight.training.transitions import ACTION, PREVIOUS, TURNOVER, settle, take_positions, traded, transitions
+from hindsight.training.transitions import (
+    ACTION,
+    PREVIOUS,
+    TURNOVER,
+    Floats,
+    settle,
+    take_positions,
+    traded,
+    transitions,
+)
 
 if TYPE_CHECKING:
     from hindsight.training.learner import Learner
 
 HIGH_SHARE = 0.25  # of what replay may draw that is of high priority
 BASIS_POINTS = 10_000  # in one
+PACKED = ("rewards_B3", "reached_B3", "discount_B", "cost_B", "known_B")  # of a transition, on the device
 _TURNOVER = tuple(TURNOVER.ravel().tolist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiences(Examples):
+    """Examples, and the transitions from each: see `Transitions`."""
+
+    next_rows: Rows  # [B]
+    next_norm_params: Frames  # [B, 4]
+    rewards_B3: Floats
+    reached_B3: Rows
+    discount_B: Floats
+    cost_B: Floats
+    known_B: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,34 +108,25 @@ class QLearning:
             is_high[span] = priorities > np.partition(priorities, others - 1)[others - 1]  # NaN comes last
         return is_high
 
-    def batch(
-        self,
-        learner: "Learner",
-        blocks: Gathers,
-        labels: Labels,
-        memory: Memory,
-        examples: Examples,
-    ) -> ValueBatch:
-        rows, count = examples.rows, len(examples.rows)
-        found = transitions(labels, memory, rows - memory.first_row, examples.event_row, learner.hyper)
-        # The frames at both ends are gathered at once. Nobody asks for the answers at the other one.
-        ends, weights = np.concatenate([rows, found.next_at + memory.first_row]), np.tile(examples.weights, 2)
-        both = replace(examples, rows=ends, weights=weights)
-        batch = SUPERVISED.batch(learner, blocks, labels, memory, both)
+    def remembered(self, learner: "Learner", labels: Labels, memory: Memory, examples: Examples) -> Experiences:
+        at, event_row = examples.rows - memory.first_row, int(examples.event_rows[0])
+        found = transitions(labels, memory, at, event_row, learner.hyper)
+        return Experiences(
+            **{each.name: getattr(examples, each.name) for each in fields(examples)},
+            next_rows=found.next_at + memory.first_row,
+            next_norm_params=memory.norm_params[found.next_at],
+            **{name: getattr(found, name) for name in PACKED},
+        )
 
+    def batch(self, blocks: Gathers, labels: Labels, examples: Experiences, device: torch.device) -> ValueBatch:
+        count = len(examples.rows)
+        ends = np.concatenate([examples.rows, examples.next_rows])  # the frames at both are gathered at once
+        norm = np.concatenate([examples.norm_params, examples.next_norm_params])
+        both = to_tensors(blocks.gather(ends, norm), device)
         return ValueBatch(
-            answers=first_of(batch, count),
-            next_frame=batch.frame.map(lambda block: block[count:]),
-            **packed(
-                {
-                    "rewards_B3": found.rewards_B3,
-                    "reached_B3": found.reached_B3,
-                    "discount_B": found.discount_B,
-                    "cost_B": found.cost_B,
-                    "known_B": found.known_B,
-                },
-                learner.device,
-            ),
+            answers=make_batch(both.map(lambda block: block[:count]), labels, examples, device),
+            next_frame=both.map(lambda block: block[count:]),
+            **packed({name: getattr(examples, name) for name in PACKED}, device),
         )
 
     def step(self, learner: "Learner", batch: ValueBatch) -> Loss:
@@ -156,13 +171,6 @@ class QLearning:
                 }
             )
         }
-
-
-def first_of(batch: Batch, count: int) -> Batch:
-    """The first `count` examples of a batch."""
-    frame = batch.frame.map(lambda block: block[:count])
-    answers = {each.name: getattr(batch, each.name) for each in fields(batch) if each.name != "frame"}
-    return Batch(frame=frame, **{name: values[:count] for name, values in answers.items()})
 
 
 def prioritise(memory: Memory, labels: Labels, row: int, hyper: Hyperparameters) -> int:

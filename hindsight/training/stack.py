@@ -10,7 +10,9 @@ Loshchilov & Hutter, https://arxiv.org/abs/1711.05101
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import fields, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, fram
 from hindsight.training.graphs import Graphs, played, tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.step import LOSS_PARTS, opinion, pull_of
+from hindsight.training.step import LOSS_PARTS, Examples, opinion, pull_of
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of AdamW, as torch has them by default
 Weights = dict[str, Tensor]  # [S, …] by name
@@ -63,10 +65,10 @@ def can_be_stacked(learner: Learner) -> bool:
 
 
 def _kind(work: Work) -> object:
-    """Works of one kind have tensors of the same shapes."""
+    """Works of one kind lead to tensors of the same shapes."""
     if isinstance(work, Predict):
         return len(work.rows), id(work.blocks)
-    return tuple(tensor.shape for tensor in tensors_in(work.batch))
+    return len(work.examples.rows)
 
 
 class Stack:
@@ -99,7 +101,7 @@ class Stack:
             frame, is_shared = self._frame_of([work for work in works if isinstance(work, Predict)])
             with torch.inference_mode():
                 return list(run(("say", is_shared), lambda given: self._predict(*given, is_shared), (at, frame)))
-        batch = _beside([work.batch for work in works if isinstance(work, Train)])
+        batch = self._batch_of([work for work in works if isinstance(work, Train)])
         learners = [self.learners[member] for member in members]
         pulls = self._there([pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners])
         return list(run(("steps",), lambda given: self._train(*given), (at, batch, pulls)))
@@ -117,7 +119,20 @@ class Stack:
         first = works[0]
         if all(np.array_equal(work.rows, first.rows) for work in works):
             return frame_of(self.learners[0], first), True
-        return _beside([frame_of(self.learners[0], work) for work in works]), False
+        rows, norm = (np.concatenate([getattr(work, name) for work in works]) for name in ("rows", "norm_params"))
+        frame = frame_of(self.learners[0], Predict(blocks=first.blocks, rows=rows, norm_params=norm))
+        return _apart(frame, len(works)), False
+
+    def _batch_of(self, works: Sequence[Train]) -> Any:
+        """[S, B, …]: what each takes its step on, made at once for those in a row that see the same market."""
+        objective, device = self.learners[0].objective, self.taken.device
+        made = []
+        for _, group in groupby(works, key=lambda work: (id(work.blocks), id(work.labels))):
+            alike = list(group)
+            examples = _joined([work.examples for work in alike])
+            batch = objective.batch(alike[0].blocks, alike[0].labels, examples, device)
+            made.append(_apart(batch, len(alike)))
+        return made[0] if len(made) == 1 else _merged(made)
 
     def _predict(self, at: Tensor, frame: Frame[Tensor], is_shared: bool) -> Tensor:
         """[S, B, 17 + D + E]."""
@@ -187,10 +202,20 @@ def _stacked(modules: Sequence[nn.Module]) -> Weights:
     return {name: torch.stack([weights[name].detach() for weights in each]) for name in each[0]}
 
 
-def _beside(values: Sequence[Taught]) -> Taught:
-    """The first of the values, with those of all stacked for each of its tensors."""
-    stacked = iter([torch.stack(each) for each in zip(*map(tensors_in, values), strict=True)])
-    return with_tensors(values[0], lambda _: next(stacked))
+def _joined(each: Sequence[Examples]) -> Examples:
+    """The examples of all, one after the other."""
+    names = [field.name for field in fields(each[0])]
+    return replace(each[0], **{name: np.concatenate([getattr(one, name) for one in each]) for name in names})
+
+
+def _apart(value: Taught, members: int) -> Taught:
+    """What was made for all members at once, [S · B, …], as [S, B, …]."""
+    return with_tensors(value, lambda tensor: tensor.unflatten(0, (members, -1)))
+
+
+def _merged(values: Sequence[Taught]) -> Taught:
+    """Values [S, …] of some members and of others as one."""
+    return _again(values[0], [torch.cat(each) for each in zip(*map(tensors_in, values), strict=True)])
 
 
 def _again(value: Taught, tensors: Sequence[Tensor]) -> Taught:

@@ -20,7 +20,6 @@ from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
 from hindsight.inference.trading import TradingCost
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.resident import Gathers
 
 RULES = "step 2"  # another number where the same records of steps would lead to other weights
 Says = Callable[[Frame[Tensor]], ModelOutput]  # what some weights say of B frames
@@ -71,15 +70,18 @@ class Hyperparameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """The references that a step is taken on, by row, and how much each counts. Answers are known up to the close of
-    `event_row`, and only the first `graded` of them are asked for their trend: all references between two pivots share
-    one, and so few different answers are soon known by heart where they are asked again.
+    """The references that a step is taken on, by row, and how much each counts. Those of many steps, of learners that
+    see the same market, are examples like those of one.
+
+    Not all are asked for their trend: all references between two pivots share one, and so few different answers are
+    soon known by heart where they are asked again.
     """
 
     rows: NDArray[np.int64]  # [B]
+    norm_params: Frames  # [B, 4] of their frames
     weights: Frames  # [B]
-    graded: int
-    event_row: int
+    event_rows: NDArray[np.int64]  # [B] answers are known up to the close of this row
+    is_graded: NDArray[np.bool_]  # [B] asked for its trend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,26 +157,15 @@ def to_tensors(frame: Frame[Any], device: torch.device) -> Frame[Tensor]:
     return frame.map(lambda block: torch.as_tensor(block).to(device, non_blocking=True))
 
 
-def make_batch(
-    blocks: Gathers,
-    labels: Labels,
-    norm_params: Frames,
-    examples: Examples,
-    device: torch.device,
-) -> Batch:
-    """The examples with every answer known at the close of their event, and none that came later; `norm_params` [B, 4]
-    are those of their frames."""
-    rows, event_row = examples.rows, examples.event_row
-    at = rows - labels.first_row
+def make_batch(frame: Frame[Tensor], labels: Labels, examples: Examples, device: torch.device) -> Batch:
+    """The `frame` of the examples with every answer known at the close of their event, and none that came later."""
+    at, event_rows = examples.rows - labels.first_row, examples.event_rows
     candle, pivot, trend = labels.candle, labels.pivot, labels.trend
-    scale = norm_params[:, 1]
+    scale = examples.norm_params[:, 1]
     returns = candle.log_returns[at]
-    candle_known = candle.usable[at] & (candle.settled[at] <= event_row)
-    pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_row)
-    trend_known = (
-        (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_row) & (np.arange(len(at)) < examples.graded)
-    )
-    next_known = (pivot.settled[at][:, :2] <= event_row) & pivot.usable[at][:, :2]
+    candle_known = candle.usable[at] & (candle.settled[at] <= event_rows)
+    pivot_known = pivot.usable[at] & (pivot.settled[at] <= event_rows[:, None])
+    trend_known = (trend.status[at] == VALIDATED) & (trend.settled[at] <= event_rows) & examples.is_graded
     price = np.where(pivot_known, pivot.log_return[at] / (scale[:, None] * np.sqrt(TARGET_AGES)), 0)
     candles = np.where(pivot_known, np.log(np.maximum(pivot.candles[at], 1) / TARGET_AGES), 0)
     answers = packed(
@@ -187,7 +178,7 @@ def make_batch(
             "trend_B": np.where(trend_known, trend.trend[at], 0),
             "trend_mask_B": trend_known,
             "high_B": pivot.next_type[at] == 1,
-            "high_mask_B": next_known.any(axis=1),
+            "high_mask_B": pivot_known[:, :2].any(axis=1),
             "pivot_return_BK": price,
             "pivot_candles_BK": candles,
             "pivot_mask_BK": pivot_known,
@@ -195,7 +186,7 @@ def make_batch(
         device,
     )
     answers["trend_B"] = answers["trend_B"].long()
-    return Batch(frame=to_tensors(blocks.gather(rows, norm_params), device), **answers)
+    return Batch(frame=frame, **answers)
 
 
 def packed(columns: dict[str, Any], device: torch.device) -> dict[str, Tensor]:

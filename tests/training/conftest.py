@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from hindsight.training.loop import Cadence, Learned, lesson
 from hindsight.training.memory import Memory
 from hindsight.training.models.registry import OURS
 from hindsight.training.replay import ReplayRule
-from hindsight.training.step import Hyperparameters
+from hindsight.training.step import Examples, Hyperparameters
 
 MODEL = "transformer"
 SHAPE = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
@@ -69,6 +70,23 @@ def stretch(venue_home: Settings) -> Stretch:
             return recall_memory(con, model, stream, market, origin)[0]
 
     return Stretch(market=market, first=origin + 600, new_memory=new_memory)
+
+
+def examples_of(
+    rows: np.ndarray,
+    norm_params: np.ndarray,
+    event_row: int,
+    weights: np.ndarray | None = None,
+    graded: int | None = None,
+) -> Examples:
+    """Of one event; each counts as much, and all are asked for their trend, where nothing else is said."""
+    return Examples(
+        rows=rows,
+        norm_params=norm_params,
+        weights=np.ones(len(rows), np.float32) if weights is None else weights,
+        event_rows=np.full(len(rows), event_row),
+        is_graded=np.arange(len(rows)) < (len(rows) if graded is None else graded),
+    )
 
 
 @pytest.fixture

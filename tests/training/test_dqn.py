@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hindsight.exchange.sources import open_source
 from hindsight.inference.blocks import Blocks, Peer
-from hindsight.inference.labels import candle_labels
+from hindsight.inference.labels import Labels, candle_labels
 from hindsight.inference.normalisation import norm_params
 from hindsight.inference.positions import FLAT, LONG, POSITION, SHORT
 from hindsight.inference.shape import CandleBlock, FrameShape
@@ -31,9 +31,10 @@ from hindsight.store.warehouse import Warehouse
 from hindsight.training.learner import Learner, new_learner, restore, tensors_of
 from hindsight.training.memory import Memory
 from hindsight.training.predict import forward, predict
-from hindsight.training.q_learning import Q_LEARNING, targets, worth
-from hindsight.training.step import Examples, Hyperparameters
+from hindsight.training.q_learning import Q_LEARNING, ValueBatch, targets, worth
+from hindsight.training.step import Hyperparameters
 from hindsight.training.transitions import ACTION, EXTRAS, PREVIOUS, Q, settle, take_positions, transitions
+from tests.training.conftest import examples_of
 
 CPU = torch.device("cpu")
 SHAPE = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
@@ -260,7 +261,7 @@ def test_what_is_not_known_yet_changes_no_target_no_gradient_and_no_priority(
     blocks = replace(traders.market.blocks, tapes=[replace(tape, rows=candles)])
     losses, gradients = [], []
     for market in ((traders.market.blocks, traders.market.labels, memory), (blocks, labels, planted)):
-        batch = Q_LEARNING.batch(learner, *market, alike(rows, row))
+        batch = batch_of(learner, *market, rows, row)
         again = deepcopy(learner)
         losses.append(Q_LEARNING.step(again, batch))
         gradients.append(torch.cat([each.grad.flatten() for each in again.model.parameters()]))
@@ -339,7 +340,7 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
     learner, memory = learned
     rows = traders.first + np.arange(100, 140)
     market = traders.market
-    batch = Q_LEARNING.batch(learner, market.blocks, market.labels, memory, alike(rows, traders.first + 300))
+    batch = batch_of(learner, market.blocks, market.labels, memory, rows, traders.first + 300)
     raise_worth(learner.model, torch.tensor([0.3, -0.2, 0.1]))  # so that the two differ
     with torch.no_grad():
         chooses, values = worth(learner.model(batch.next_frame)), worth(learner.average(batch.next_frame))
@@ -364,9 +365,11 @@ def test_the_model_that_learns_chooses_and_the_mean_of_its_weights_values(
     )
 
 
-def alike(rows: np.ndarray, event_row: int) -> Examples:
-    """Each counts as much, and all are asked for their trend."""
-    return Examples(rows=rows, weights=np.ones(len(rows), np.float32), graded=len(rows), event_row=event_row)
+def batch_of(
+    learner: Learner, blocks: Blocks, labels: Labels, memory: Memory, rows: np.ndarray, event_row: int
+) -> ValueBatch:
+    examples = examples_of(rows, memory.norm_params[rows - memory.first_row], event_row)
+    return Q_LEARNING.batch(blocks, labels, Q_LEARNING.remembered(learner, labels, memory, examples), learner.device)
 
 
 def raise_worth(model: Any, by_3: torch.Tensor) -> None:
@@ -378,7 +381,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(traders: Any, learned: 
     learner, memory = learned
     rows = traders.first + np.arange(100, 140)
     market = traders.market
-    batch = Q_LEARNING.batch(learner, market.blocks, market.labels, memory, alike(rows, traders.first + 300))
+    batch = batch_of(learner, market.blocks, market.labels, memory, rows, traders.first + 300)
     before = {name: each.numpy().tobytes() for name, each in tensors_of(learner).items()}
     for hurt in (
         replace(batch, rewards_B3=batch.rewards_B3 * float("nan")),

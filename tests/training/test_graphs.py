@@ -9,17 +9,17 @@ import torch
 from hindsight.training.graphs import Graphs, tensors_in, with_tensors
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.predict import predict
-from hindsight.training.step import Examples
-from tests.training.conftest import ON_GPU
+from tests.training.conftest import ON_GPU, examples_of
 from tests.training.recording import PlayedAgain, is_recorded
 
 
 def batch_of(stretch, learner: Learner, model: str) -> object:
     memory = stretch.new_memory(model)
     predict(learner, stretch.market.blocks, memory, memory.predictable, stretch.first, stretch.first + 100)
-    rows, weights = stretch.first + np.arange(0, 80, 2), np.ones(40, np.float32)
-    examples = Examples(rows=rows, weights=weights, graded=4, event_row=stretch.first + 60)
-    return learner.objective.batch(learner, stretch.market.blocks, stretch.market.labels, memory, examples)
+    rows, market = stretch.first + np.arange(0, 80, 2), stretch.market
+    examples = examples_of(rows, memory.norm_params[rows - memory.first_row], stretch.first + 60, graded=4)
+    examples = learner.objective.remembered(learner, market.labels, memory, examples)
+    return learner.objective.batch(market.blocks, market.labels, examples, learner.device)
 
 
 def test_every_tensor_of_a_batch_is_found_once_and_can_be_put_elsewhere(

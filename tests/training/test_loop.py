@@ -15,8 +15,8 @@ from hindsight.training.learner import Learner, restore, tensors_of
 from hindsight.training.loop import Cadence, events, newly_settled
 from hindsight.training.objective import SUPERVISED, Supervised
 from hindsight.training.predict import forward, predict
-from hindsight.training.step import Examples, loss_of, make_batch, train_step
-from tests.training.conftest import ON_GPU, SHAPE
+from hindsight.training.step import loss_of, train_step
+from tests.training.conftest import ON_GPU, SHAPE, examples_of
 
 # fmt: off
 GOLDEN = [
@@ -214,9 +214,9 @@ def test_a_batch_knows_an_answer_only_from_the_close_at_which_it_settled(stretch
     """The masks, by ten plain lines."""
     rows, norm, event_row = example
     labels = stretch.market.labels
-    asked, weights = 4, np.ones(40, np.float32)
-    examples = Examples(rows=rows, weights=weights, graded=asked, event_row=event_row)
-    batch = make_batch(stretch.market.blocks, labels, norm, examples, torch.device("cpu"))
+    asked = 4
+    examples = examples_of(rows, norm, event_row, graded=asked)
+    batch = SUPERVISED.batch(stretch.market.blocks, labels, examples, torch.device("cpu"))
     at = rows - labels.first_row
     for index, place in enumerate(at.tolist()):
         known = labels.candle.usable[place] and labels.candle.settled[place] <= event_row
@@ -235,10 +235,11 @@ def test_each_trend_is_asked_once_when_its_pivot_confirms_it(stretch, fresh_lear
     asked: list[int] = []
 
     class Asking(Supervised):
-        def batch(self, learner, blocks, labels, memory, examples):
-            batch = super().batch(learner, blocks, labels, memory, examples)
-            now = examples.rows[batch.trend_mask_B.numpy() == 1]
-            assert (labels.trend.settled[now - labels.first_row] == examples.event_row).all()
+        def batch(self, blocks, labels, examples, device):
+            batch = super().batch(blocks, labels, examples, device)
+            is_asked = batch.trend_mask_B.numpy() == 1
+            now = examples.rows[is_asked]
+            assert (labels.trend.settled[now - labels.first_row] == examples.event_rows[is_asked]).all()
             asked.extend(now.tolist())
             return batch
 
@@ -265,8 +266,8 @@ def test_answers_that_are_not_known_yet_change_neither_loss_nor_gradient(stretch
     losses, gradients = [], []
     for known in (stretch.market.labels, labels):
         learner = fresh_learner()
-        examples = Examples(rows=rows, weights=np.ones(40, np.float32), graded=40, event_row=event_row)
-        batch = make_batch(stretch.market.blocks, known, norm, examples, torch.device("cpu"))
+        examples = examples_of(rows, norm, event_row)
+        batch = SUPERVISED.batch(stretch.market.blocks, known, examples, torch.device("cpu"))
         loss = loss_of(learner.model(batch.frame), batch, learner.hyper)
         loss.total.backward()
         losses.append(loss.total.item())
@@ -278,8 +279,8 @@ def test_answers_that_are_not_known_yet_change_neither_loss_nor_gradient(stretch
 def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh_learner: Callable):
     rows, norm, event_row = example
     learner = fresh_learner()
-    examples = Examples(rows=rows, weights=np.ones(40, np.float32), graded=40, event_row=event_row)
-    batch = make_batch(stretch.market.blocks, stretch.market.labels, norm, examples, learner.device)
+    examples = examples_of(rows, norm, event_row)
+    batch = SUPERVISED.batch(stretch.market.blocks, stretch.market.labels, examples, learner.device)
     good = train_step(
         learner.model, learner.average, learner.optimizer, batch, learner.hyper, torch.tensor(1.0), SUPERVISED.loss
     )

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from hindsight.training.engine import alone
-from hindsight.training.graphs import Graphs
+from hindsight.inference.blocks import Blocks
+from hindsight.training.engine import Train, alone
+from hindsight.training.graphs import Graphs, tensors_in
 from hindsight.training.learner import Learner
 from hindsight.training.loop import lesson
 from hindsight.training.memory import Memory
+from hindsight.training.predict import predict
 from hindsight.training.replay import ReplayRule
 from hindsight.training.stack import Stack, together
-from tests.training.conftest import CADENCE, ON_GPU
+from tests.training.conftest import CADENCE, ON_GPU, examples_of
 from tests.training.recording import PlayedAgain, is_recorded
 
 STACKED = ("transformer", "cnn", "dqn")
@@ -92,6 +94,49 @@ def taught(stretch, make: Callable[..., Learner], model: str, device: str, graph
 def places_of(stack: Stack) -> list[int]:
     moments = [moment for each in stack.moments.values() for moment in each]
     return [each.data_ptr() for each in (*stack.weights.values(), *stack.means.values(), *moments, stack.taken)]
+
+
+@pytest.mark.parametrize("any_model", STACKED, indirect=True)
+def test_what_many_train_on_is_made_at_once_and_is_what_each_would_make_by_itself(
+    stretch, any_learner: Callable[..., Learner], any_model: str
+):
+    """To the bit; of three markets, one of which comes twice in a row, and other closes for each."""
+    market, works, expected = stretch.market, [], []
+    learners = [any_learner(seed=seed) for seed in range(4)]
+    markets = [replace(market.blocks) for _ in range(3)]
+    for nth, blocks in enumerate((markets[0], markets[1], markets[1], markets[2])):
+        rows, memory = stretch.first + np.arange(0, 80, 10) + nth, stretch.new_memory(any_model)
+        predict(learners[nth], blocks, memory, memory.predictable, stretch.first, stretch.first + 100)
+        asked = examples_of(rows, memory.norm_params[rows - memory.first_row], stretch.first + 60 + 5 * nth, graded=nth)
+        examples = learners[nth].objective.remembered(learners[nth], market.labels, memory, asked)
+        works.append(Train(blocks=blocks, labels=market.labels, examples=examples))
+        batch = learners[nth].objective.batch(blocks, market.labels, examples, learners[nth].device)
+        expected.append(tensors_in(batch))
+    found = tensors_in(Stack(learners)._batch_of(works))
+    assert len({tuple(each.flatten().tolist()) for each in expected[0] + expected[1]}) > len(expected[0])
+    for nth, tensors in enumerate(expected):
+        assert len(tensors) == len(found) > 15
+        for tensor, of_all in zip(tensors, found, strict=True):
+            assert of_all.shape == (4, *tensor.shape)
+            assert torch.equal(of_all[nth].nan_to_num(), tensor.nan_to_num())
+
+
+@pytest.mark.parametrize("any_model", STACKED, indirect=True)
+def test_learners_that_see_the_same_market_gather_as_often_as_one(
+    stretch, any_learner: Callable[..., Learner], any_model: str, monkeypatch: pytest.MonkeyPatch
+):
+    counts, gather = [], Blocks.gather
+
+    def counted(blocks: Blocks, rows: np.ndarray, norm: np.ndarray) -> object:
+        counts[-1] += 1
+        return gather(blocks, rows, norm)
+
+    monkeypatch.setattr(Blocks, "gather", counted)
+    for many in (1, 3):
+        counts.append(0)
+        each = lessons(stretch, any_learner, any_model, every=(20, 20, 20))[:many]
+        together(Stack([learner for learner, _, _ in each]), [one for _, _, one in each])
+    assert counts[0] == counts[1] > 10
 
 
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from hindsight.training.models.opinion import ModelOutput
-from hindsight.training.step import Batch, Examples, Hyperparameters, follow, loss_of, make_batch, pull_of, set_rates
+from hindsight.training.objective import SUPERVISED
+from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, pull_of, set_rates
+from tests.training.conftest import examples_of
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +19,8 @@ def batch(stretch) -> Batch:
     rows = stretch.first + np.arange(0, 80, 2)
     norm, weights = memory.norm_params[rows - memory.first_row], np.linspace(0.5, 2, 40).astype(np.float32)
     event_row = stretch.first + 60
-    examples = Examples(rows=rows, weights=weights, graded=40, event_row=event_row)
-    return make_batch(stretch.market.blocks, stretch.market.labels, norm, examples, torch.device("cpu"))
+    examples = examples_of(rows, norm, event_row, weights=weights)
+    return SUPERVISED.batch(stretch.market.blocks, stretch.market.labels, examples, torch.device("cpu"))
 
 
 def some_output(count: int) -> ModelOutput:
