@@ -19,6 +19,8 @@ TRADES = pl.Schema(
 )
 UNITS = 100_000_000  # venues count amounts in hundred-millionths of a whole, and sums of those are exact
 LARGEST = 2**53 // UNITS  # wholes, up to which a float counts them
+SURE = 2**50 / UNITS  # trades times wholes, up to which a sum of floats is less than half a unit from the exact one
+BLOCK = 2**18  # times that are looked at together: what is made of them stays in the cache
 LACKING = "expected trades that each have a time, a price and an amount, found some without"
 FROM_TRADES = pl.Schema({"open_time": TIME} | dict.fromkeys(("open", "high", "low", "close", "volume"), pl.Float64))
 
@@ -39,40 +41,49 @@ def candles_from_trades(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:
     if trades.is_empty():
         return FROM_TRADES.to_frame()
     price, amount = trades["price"].to_numpy(), trades["amount"].to_numpy()
-    total = amount.sum()
-    if trades["time"].null_count() or not np.isfinite(total):
+    if trades["time"].null_count() or not np.isfinite(amount.sum()):
         raise ValueError(LACKING)
     step_us = stream.step_ms * 1000
-    nth = trades["time"].to_numpy().view(np.int64) // step_us
-    first = _changes(nth)
-    if (np.diff(nth[first]) < 0).any():  # by id is not by time where a venue's clocks disagree
-        order = np.argsort(nth, kind="stable")
-        nth, price, amount = nth[order], price[order], amount[order]
-        first = _changes(nth)
-    last = np.append(first[1:], len(nth)) - 1
+    time = trades["time"].to_numpy().view(np.int64)
+    first = _changes(time, step_us)
+    if (np.diff(time[first] // step_us) < 0).any():  # by id is not by time where a venue's clocks disagree
+        order = np.argsort(time // step_us, kind="stable")
+        time, price, amount = time[order], price[order], amount[order]
+        first = _changes(time, step_us)
+    last = np.append(first[1:], len(time)) - 1
     high, low = np.maximum.reduceat(price, first), np.minimum.reduceat(price, first)
     if not (np.isfinite(high) & np.isfinite(low)).all():
         raise ValueError(LACKING)
-    if total < LARGEST:
-        volume = _counted(amount, first)
-    else:
-        wholes = np.floor(amount)
-        volume = np.add.reduceat(wholes, first) + _counted(amount - wholes, first)
-    columns = (nth[first] * step_us, price[first], high, low, price[last], volume)
+    columns = (time[first] // step_us * step_us, price[first], high, low, price[last], _sums(amount, first))
     named = zip(FROM_TRADES.items(), columns, strict=True)
     return pl.DataFrame([pl.Series(name, values).cast(kind) for (name, kind), values in named])
 
 
-def _changes(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where a value is another one than that before it, the first one included."""
-    return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+def _changes(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Where a time lies in another step than that before it, the first one included."""
+    found = [np.zeros(1, np.int64)]
+    for start in range(0, len(time) - 1, BLOCK):
+        nth = time[start : start + BLOCK + 1] // step
+        found.append(np.flatnonzero(nth[1:] != nth[:-1]) + start + 1)
+    return np.concatenate(found)
+
+
+def _sums(amount: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The exact sums from each of `first` up to the next one."""
+    added = np.add.reduceat(amount, first)
+    is_sure = np.diff(first, append=len(amount)) * added < SURE
+    rounded = np.rint(added * UNITS) / UNITS
+    return rounded if is_sure.all() else np.where(is_sure, rounded, _counted(amount, first))
 
 
 def _counted(amount: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The exact sums from each of `first` up to the next one."""
-    units = amount * UNITS
-    np.rint(units, out=units)
-    return np.add.reduceat(units, first) / UNITS
+    """The same of as many and as large ones as there may be."""
+    if amount.sum() < LARGEST:
+        units = amount * UNITS
+        np.rint(units, out=units)
+        return np.add.reduceat(units, first) / UNITS
+    wholes = np.floor(amount)
+    return np.add.reduceat(wholes, first) + np.add.reduceat(np.rint((amount - wholes) * UNITS), first) / UNITS
 
 
 def whole_candles(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hindsight.market import trades as market_trades
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.market.trades import FROM_TRADES, TRADES, candles_from_trades, trade_frame, whole_candles
@@ -43,6 +44,9 @@ def test_sums_are_exact() -> None:
     many = trades(*((number, 0, 10.0, 0.1) for number in range(1000)))
     assert sum(many["amount"]) != 100.0
     assert seconds(candles_from_trades(many, SECOND))[0][4] == 100.0
+    whole = trades(*((number, 0, 10.0, 99_999.1) for number in range(5000)))  # too many for a sum of floats
+    assert round(sum(whole["amount"]), 8) != 499_995_500.0
+    assert seconds(candles_from_trades(whole, SECOND))[0][4] == 499_995_500.0
     huge = trades(*((number, 0, 1e-8, 9e14) for number in range(1000)))
     assert seconds(candles_from_trades(huge, SECOND))[0][4] == pytest.approx(9e17, rel=1e-15)
 
@@ -63,8 +67,10 @@ def test_a_volume_is_the_float_next_to_the_sum_of_the_amounts(amounts: list[Deci
         assert seconds(candles_from_trades(table, SECOND))[0][4] == truth
 
 
+@pytest.mark.parametrize("block", [1, 64, market_trades.BLOCK])
 @pytest.mark.parametrize("jitter_ms", [0, 400])
-def test_candles_are_those_of_a_plain_grouping(jitter_ms: int) -> None:
+def test_candles_are_those_of_a_plain_grouping(jitter_ms: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market_trades, "BLOCK", block)
     chance, count = np.random.default_rng(0), 3000
     clock = np.cumsum(chance.integers(0, 60, count)) + chance.integers(0, jitter_ms + 1, count)
     price, amount = chance.integers(1, 10**6, count) / 100, chance.integers(1, 10**11, count) / 10**8
