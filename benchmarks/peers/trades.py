@@ -56,7 +56,7 @@ def _measured(repeats: int, file: Path, loops: int, what: str) -> Figure:
         is_reached=times >= 1,
         samples=taken.samples,
         notes=(
-            "a trade counts once for each timeframe; trades are in memory and in order on all sides, each side in the "
+            "a trade counts once for each timeframe; trades are in memory, in one piece and in order, each side in the "
             "frame that it works on",
             f"minimum: {polars.minimum / ours.minimum:.2f}× Polars; processor: "
             f"{polars.processor / ours.processor:.2f}×",

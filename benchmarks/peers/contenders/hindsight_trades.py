@@ -12,6 +12,7 @@ def prepare(trades: str, timeframes: list[str], loops: int, answer: str | None):
     """The work that makes the candles of all timeframes, `loops` times over; `trades` is a Parquet file."""
     frame = (
         pl.read_parquet(trades)
+        .rechunk()
         .select("trade_id", "price", "side", time=(pl.col("ts_ms") * 1000).cast(TIME), amount="qty")
         .select(TRADES.names())
         .cast(TRADES)

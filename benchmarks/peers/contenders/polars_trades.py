@@ -6,7 +6,11 @@ import polars as pl
 
 def prepare(trades: str, timeframes: list[str], loops: int, answer: str | None):
     """The work that makes the candles of all timeframes, `loops` times over; `trades` is a Parquet file."""
-    frame = pl.read_parquet(trades).select(time=pl.from_epoch("ts_ms", "ms").set_sorted(), price="price", amount="qty")
+    frame = (
+        pl.read_parquet(trades)
+        .rechunk()
+        .select(time=pl.from_epoch("ts_ms", "ms").set_sorted(), price="price", amount="qty")
+    )
     _candles(frame.head(1000), timeframes[0])  # what is made ready late is no part of the work
 
     def work() -> dict[str, object]:
