@@ -7,10 +7,9 @@ The market is made up in memory (made_up.py), so that nothing but this package i
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,17 +21,19 @@ from benchmarks.made_up import OWN, Scene, scene
 from benchmarks.sampling import Sample, Samples, machine, take_turns, timed
 from hindsight.configured import cadence_of, hyperparameters, replay_of
 from hindsight.inference.blocks import Blocks
-from hindsight.training.engine import Lesson, alone
+from hindsight.training.engine import alone
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import Learned, lesson
 from hindsight.training.memory import Memory
-from hindsight.training.resident import Gathers, Resident, on_device
+from hindsight.training.resident import Resident, on_device
 from hindsight.training.stack import Stack, can_be_stacked, together
 
 MODEL = "transformer"
 YEAR = 525_600
 BATCH, LENGTH = 4096, 300  # of the goal for gathering, which speaks of 32 columns: a tape has 43
-TRIED = 2000  # closes where a whole year would take too long
+TRIED, TRIED_ON_GPU = 2000, 20_000  # closes where a whole year is not asked for
+SWEPT = 500  # closes of a sweep
+BEGUN = 120  # closes before what is timed, in which a GPU records what it does
 MOST = 256  # learners of a sweep
 GIB = 2**30
 
@@ -47,7 +48,7 @@ def main() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     console.print(machine(), highlight=False)
     console.print(torch.cuda.get_device_name() if on_gpu else "No GPU that torch can use: these are the processor's.")
-    market = scene(OWN, new=YEAR if on_gpu else TRIED)
+    market = scene(OWN, new=BEGUN + (TRIED_ON_GPU if on_gpu else TRIED))
     agreement(market, device)
     console.print(f"Checked: the frames, to the bit, and the first losses of {device} are those of the processor.")
     figures = []
@@ -55,6 +56,68 @@ def main() -> None:
         figures.append(measure(market, device, repeats))
         show(figures[-1], console)
     summarise(figures, console)
+
+
+@dataclass(slots=True, kw_only=True)
+class Learning:
+    """Learners from nothing, of other seeds: one by itself, many as one computation over what they share."""
+
+    market: Scene
+    device: torch.device
+    blocks: Blocks
+    learners: list[Learner]
+    memories: list[Memory]
+    stack: Stack | None
+    row: int  # up to which they have learned
+
+    @classmethod
+    def of(cls, market: Scene, device: torch.device, count: int = 1) -> "Learning":
+        blocks, memory = market.blocks(MODEL), market.memory(MODEL)
+        hyper = hyperparameters(market.settings)
+        learners = [new_learner(MODEL, replace(hyper, seed=seed), device, blocks.shape) for seed in range(count)]
+        assert can_be_stacked(learners[0])
+        return cls(
+            market=market,
+            device=device,
+            blocks=blocks,
+            learners=learners,
+            memories=[deepcopy(memory) for _ in learners],
+            stack=Stack(learners) if count > 1 else None,
+            row=market.now,
+        )
+
+    def go(self, closes: int) -> list[Learned]:
+        """What each does over the next closes."""
+        seen, market = on_device(self.blocks, self.device), self.market
+        lessons = [
+            lesson(
+                learner,
+                self.blocks,
+                market.labels,
+                memory,
+                self.row,
+                self.row + closes,
+                market.l2_rows,
+                cadence=replace(cadence_of(market.settings), snapshot_every=2**31),
+                replay=replay_of(market.settings),
+                snapshot=lambda _: {},
+                seen=seen,
+            )
+            for learner, memory in zip(self.learners, self.memories, strict=True)
+        ]
+        self.row += closes
+        return together(self.stack, lessons) if self.stack else [alone(self.learners[0], lessons[0])]
+
+    def timed(self, closes: int) -> Sample:
+        """How long they take for the next closes, to the end on the device."""
+        return waited(lambda: self.go(closes), self.device)
+
+
+def begun(market: Scene, device: torch.device, count: int = 1) -> Learning:
+    """Learners that are at it, so that nothing is made or recorded for the first time in what they do next."""
+    learning = Learning.of(market, device, count)
+    learning.go(BEGUN)
+    return learning
 
 
 def agreement(market: Scene, device: torch.device) -> None:
@@ -66,7 +129,8 @@ def agreement(market: Scene, device: torch.device) -> None:
         np.testing.assert_array_equal(block.cpu().numpy(), wanted)
     losses = []
     for each in (torch.device("cpu"), device):
-        losses.append([step.loss["total"] for step in learn(market, each, 120).steps])
+        (learned,) = Learning.of(market, each).go(BEGUN)
+        losses.append([step.loss["total"] for step in learned.steps])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
 
 
@@ -102,11 +166,14 @@ def stepping(market: Scene, device: torch.device, repeats: int) -> Figure:
     """Training steps a second, by what of the matrix peak they take."""
     counter = FlopCounterMode(display=False)
     with counter:
-        first = learn(market, torch.device("cpu"), 60)
+        (first,) = Learning.of(market, torch.device("cpu")).go(60)
     each = counter.get_total_flops() / max(len(first.steps), 1)
-    steps, took = len(learn(market, device, TRIED).steps), Samples()
+    took, closes = Samples(), market.new - BEGUN
     for _ in range(repeats):
-        whole = waited(lambda: learn(market, device, TRIED), device)
+        learning = begun(market, device)
+        before = learning.learners[0].number
+        whole = learning.timed(closes)
+        steps = learning.learners[0].number - before
         took.runs.append(Sample(whole.wall / steps, whole.processor / steps))
     peak = matrix_peak(device)
     return Figure(
@@ -122,31 +189,32 @@ def stepping(market: Scene, device: torch.device, repeats: int) -> Figure:
 
 def a_year(market: Scene, device: torch.device, repeats: int) -> Figure:
     """A year of minutes; where that would take too long, a part of it."""
-    took = Samples()
+    took, closes = Samples(), market.new - BEGUN
+    if device.type == "cuda":
+        market, closes = scene(OWN, new=BEGUN + YEAR), YEAR
     for _ in range(1 if device.type == "cuda" else repeats):
-        took.runs.append(waited(lambda: learn(market, device, market.new), device))
-    whole = took.median * YEAR / market.new
-    said = f"{market.new / took.median:,.0f} closes/s: {whole:,.0f} s"
-    if market.new < YEAR:
-        said += f" at the rate of {market.new:,} closes"
+        took.runs.append(begun(market, device).timed(closes))
+    whole = took.median * YEAR / closes
+    said = f"{closes / took.median:,.0f} closes/s: {whole:,.0f} s"
+    if closes < YEAR:
+        said += f" at the rate of {closes:,} closes"
     return Figure(
         name="one year of 1m, default model and cadence",
         goal="60 s on one H200; 900 s on two cores",
         measured=said,
         ratio=f"{whole / (60 if device.type == 'cuda' else 900):.2f} of the limit",
         is_reached=judged(device, whole <= 60),
-        samples={f"{market.new:,} closes": took},
+        samples={f"{closes:,} closes": took},
     )
 
 
 def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
     """The cost of many learners at once over that of one."""
     counts = [count for count in (1, 4, 16, 64, MOST) if device.type == "cuda" or count <= 16]
-    closes = TRIED // 4
     took = {count: Samples() for count in counts}
     for _ in range(min(repeats, 3)):
         for count in counts:
-            took[count].runs.append(waited(partial(sweep_of, market, device, count, closes), device))
+            took[count].runs.append(begun(market, device, count).timed(SWEPT))
     costs = {count: each.median / took[1].median for count, each in took.items()}
     most = max(count for count in counts if count <= 64)
     return Figure(
@@ -155,51 +223,7 @@ def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
         measured=", ".join(f"{count}: {cost:.1f}" for count, cost in costs.items()),
         ratio=f"{most} cost {costs[most]:.1f} times one",
         is_reached=judged(device, costs[most] < 6),
-        samples={f"{count} learners, {closes} closes": each for count, each in took.items()},
-    )
-
-
-def learn(market: Scene, device: torch.device, closes: int) -> Learned:
-    """What a learner from nothing does over the next closes."""
-    learner, memory = learner_of(market, device, 0), market.memory(MODEL)
-    return alone(learner, lesson_of(market, learner, memory, closes))
-
-
-def sweep_of(market: Scene, device: torch.device, count: int, closes: int) -> None:
-    """So many learners of other seeds over the next closes, as one computation."""
-    learners = [learner_of(market, device, seed) for seed in range(count)]
-    assert can_be_stacked(learners[0])
-    blocks = market.blocks(MODEL)
-    seen = on_device(blocks, device)  # by all of them, as in a sweep
-    lessons = [lesson_of(market, learner, market.memory(MODEL), closes, blocks, seen) for learner in learners]
-    together(Stack(learners), lessons)
-
-
-def learner_of(market: Scene, device: torch.device, seed: int) -> Learner:
-    hyper = replace(hyperparameters(market.settings), seed=seed)
-    return new_learner(MODEL, hyper, device, market.blocks(MODEL).shape)
-
-
-def lesson_of(
-    market: Scene,
-    learner: Learner,
-    memory: Memory,
-    closes: int,
-    blocks: Blocks | None = None,
-    seen: Gathers | None = None,
-) -> Lesson[Learned]:
-    return lesson(
-        learner,
-        blocks or market.blocks(MODEL),
-        market.labels,
-        memory,
-        market.now,
-        market.now + closes,
-        market.l2_rows,
-        cadence=replace(cadence_of(market.settings), snapshot_every=2**31),
-        replay=replay_of(market.settings),
-        snapshot=lambda _: {},
-        seen=seen,
+        samples={f"{count} learners, {SWEPT} closes": each for count, each in took.items()},
     )
 
 
@@ -215,11 +239,9 @@ def device_share(market: Scene, device: torch.device) -> Sequence[str]:
     """How much of the loop's time the device works, where there is one."""
     if device.type != "cuda":
         return ()
-    learn(market, device, TRIED // 4)
-    began = time.perf_counter()
+    learning = begun(market, device)
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        learn(market, device, TRIED // 4)
-    wall = time.perf_counter() - began
+        wall = learning.timed(SWEPT).wall
     busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
     return (f"the device works {busy / wall:.0%} of the time (goal: 80 %), as the profiler sees it",)
 
