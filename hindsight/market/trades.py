@@ -18,7 +18,6 @@ TRADES = pl.Schema(
     {"trade_id": pl.Int64, "time": TIME, "price": pl.Float64, "amount": pl.Float64, "side": pl.String}  # taker's side
 )
 UNITS = 100_000_000  # venues count amounts in hundred-millionths of a whole, and sums of those are exact
-LARGEST = 2**53 // UNITS  # wholes, up to which a float counts them
 SURE = 2**50 / UNITS  # trades times wholes, up to which a sum of floats is less than half a unit from the exact one
 BLOCK = 2**18  # times that are looked at together: what is made of them stays in the cache
 LACKING = "expected trades that each have a time, a price and an amount, found some without"
@@ -69,7 +68,7 @@ def _changes(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
 
 
 def _sums(amount: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The exact sums from each of `first` up to the next one."""
+    """The sums from each of `first` up to the next one, exact of amounts that are hundred-millionths."""
     added = np.add.reduceat(amount, first)
     is_sure = np.diff(first, append=len(amount)) * added < SURE
     rounded = np.rint(added * UNITS) / UNITS
@@ -77,13 +76,11 @@ def _sums(amount: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.f
 
 
 def _counted(amount: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The same of as many and as large ones as there may be."""
-    if amount.sum() < LARGEST:
-        units = amount * UNITS
-        np.rint(units, out=units)
-        return np.add.reduceat(units, first) / UNITS
+    """The same for sums of any size: wholes and hundred-millionths are counted apart, which no float rounds."""
     wholes = np.floor(amount)
-    return np.add.reduceat(wholes, first) + np.add.reduceat(np.rint((amount - wholes) * UNITS), first) / UNITS
+    whole, parts = np.add.reduceat(wholes, first), np.add.reduceat(np.rint((amount - wholes) * UNITS), first)
+    units = whole * UNITS + parts
+    return np.where(units < 2**53, units / UNITS, whole + parts / UNITS)
 
 
 def whole_candles(trades: pl.DataFrame, stream: Stream) -> pl.DataFrame:

@@ -61,7 +61,6 @@ def alone(learner: Learner, lesson: Lesson[Taught], beat: Callable[[], None] | N
 
 def do(learner: Learner, work: Work) -> Tensor:
     """What comes of the work, on the device."""
-    started = time.perf_counter()
     match work:
         case Predict():
             frame = frame_of(learner, work)

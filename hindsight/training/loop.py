@@ -145,7 +145,7 @@ def lesson(
             if len(settled) + len(drawn.rows) == 0:
                 break
             started = time.perf_counter()
-            losses = yield train_on(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
+            losses = yield step_at(learner, seen, labels, memory, settled + memory.first_row, drawn, row, trigger)
             learner.number, learner.trained_row = learner.number + 1, row
             memory.uses[settled] += 1
             memory.uses[drawn.rows - memory.first_row] += 1
@@ -237,11 +237,11 @@ def train(
     trigger: str,
 ) -> None:
     """The step that the event at `row` makes, by itself: how a recorded one is lived again."""
-    do(learner, train_on(learner, blocks, labels, memory, settled, drawn, row, trigger))
+    do(learner, step_at(learner, blocks, labels, memory, settled, drawn, row, trigger))
     learner.number, learner.trained_row = learner.number + 1, row
 
 
-def train_on(
+def step_at(
     learner: Learner,
     blocks: Gathers,
     labels: Labels,

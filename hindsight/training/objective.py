@@ -45,8 +45,8 @@ class Objective(Protocol):
         ...
 
     def remembered(self, learner: "Learner", labels: Labels, memory: Memory, examples: Examples) -> Examples:
-        """The examples with what this learner alone knows of them: all else of a batch is the market's, so that those
-        of many learners are made at once."""
+        """The examples of one event with what this learner alone knows of them: all else of a batch is the market's, so
+        that those of many learners are made at once."""
         ...
 
     def batch(self, blocks: Gathers, labels: Labels, examples: Any, device: torch.device) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hindsight.inference.blocks import Frame
-from hindsight.inference.frames import Frames
+from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import VALIDATED, Labels, TrendRule
 from hindsight.inference.predictions import TARGET_AGES
 from hindsight.inference.trading import TradingCost
@@ -77,10 +77,10 @@ class Examples:
     soon known by heart where they are asked again.
     """
 
-    rows: NDArray[np.int64]  # [B]
+    rows: Rows  # [B]
     norm_params: Frames  # [B, 4] of their frames
     weights: Frames  # [B]
-    event_rows: NDArray[np.int64]  # [B] answers are known up to the close of this row
+    event_rows: Rows  # [B] answers are known up to the close of this row
     is_graded: NDArray[np.bool_]  # [B] asked for its trend
 
 

@@ -44,11 +44,24 @@ def test_sums_are_exact() -> None:
     many = trades(*((number, 0, 10.0, 0.1) for number in range(1000)))
     assert sum(many["amount"]) != 100.0
     assert seconds(candles_from_trades(many, SECOND))[0][4] == 100.0
-    whole = trades(*((number, 0, 10.0, 99_999.1) for number in range(5000)))  # too many for a sum of floats
-    assert round(sum(whole["amount"]), 8) != 499_995_500.0
-    assert seconds(candles_from_trades(whole, SECOND))[0][4] == 499_995_500.0
     huge = trades(*((number, 0, 1e-8, 9e14) for number in range(1000)))
     assert seconds(candles_from_trades(huge, SECOND))[0][4] == pytest.approx(9e17, rel=1e-15)
+
+
+LARGE = ([42_714_993.68648601], [32_901_124.54669222, 8_378_037.47080837], [9e7], [0.1] * 3)
+
+
+@pytest.mark.parametrize("amounts", LARGE)
+@pytest.mark.parametrize("later", LARGE)
+def test_a_sum_that_floats_lose_is_counted_and_what_comes_later_does_not_change_it(
+    amounts: list[float], later: list[float]
+) -> None:
+    truth = [float(sum(Decimal(str(amount)) for amount in each)) for each in (amounts, later)]
+    table = trades(
+        *((n, 0, 10.0, each) for n, each in enumerate(amounts)),
+        *((9 + n, 1000, 10.0, each) for n, each in enumerate(later)),
+    )
+    assert [volume for *_, volume in seconds(candles_from_trades(table, SECOND)).values()] == truth
 
 
 wholes = st.one_of(st.integers(0, 9), st.integers(0, 10**7), st.integers(0, 10**14))

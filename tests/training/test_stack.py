@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hindsight.inference.blocks import Blocks
+from hindsight.inference.blocks import Blocks, Frame
+from hindsight.inference.frames import Frames, Rows
 from hindsight.training.engine import Train, alone
 from hindsight.training.graphs import Graphs, tensors_in
 from hindsight.training.learner import Learner
@@ -15,6 +16,7 @@ from hindsight.training.loop import lesson
 from hindsight.training.memory import Memory
 from hindsight.training.predict import predict
 from hindsight.training.replay import ReplayRule
+from hindsight.training.resident import Gathers
 from hindsight.training.stack import Stack, together
 from tests.training.conftest import CADENCE, ON_GPU, examples_of
 from tests.training.recording import PlayedAgain, is_recorded
@@ -36,6 +38,7 @@ def lessons(
     device: str = "cpu",
     every: tuple[int, ...] = EVERY,
     closes: int = CLOSES,
+    seen: Gathers | None = None,
 ) -> list[tuple[Learner, Memory, object]]:
     found = []
     for varied, train_every in zip(VARIED, every, strict=True):
@@ -44,7 +47,7 @@ def lessons(
         market, first, end = stretch.market, stretch.first, stretch.first + closes
         given = (learner, market.blocks, market.labels, memory, first, end, market.l2_rows)
         rules = {"cadence": replace(CADENCE, train_every=train_every), "replay": ReplayRule(replay_window=1000)}
-        found.append((learner, memory, lesson(*given, **rules, snapshot=lambda _: {})))
+        found.append((learner, memory, lesson(*given, **rules, snapshot=lambda _: {}, seen=seen)))
     return found
 
 
@@ -96,47 +99,57 @@ def places_of(stack: Stack) -> list[int]:
     return [each.data_ptr() for each in (*stack.weights.values(), *stack.means.values(), *moments, stack.taken)]
 
 
+class Counted:
+    """What frames are gathered from, and how often they were."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks, self.times = blocks, 0
+
+    def gather(self, rows: Rows, norm_B4: Frames) -> Frame[Frames]:
+        self.times += 1
+        return self.blocks.gather(rows, norm_B4)
+
+
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
 def test_what_many_train_on_is_made_at_once_and_is_what_each_would_make_by_itself(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
-    """To the bit; of three markets, one of which comes twice in a row, and other closes for each."""
-    market, works, expected = stretch.market, [], []
-    learners = [any_learner(seed=seed) for seed in range(4)]
-    markets = [replace(market.blocks) for _ in range(3)]
-    for nth, blocks in enumerate((markets[0], markets[1], markets[1], markets[2])):
-        rows, memory = stretch.first + np.arange(0, 80, 10) + nth, stretch.new_memory(any_model)
-        predict(learners[nth], blocks, memory, memory.predictable, stretch.first, stretch.first + 100)
-        asked = examples_of(rows, memory.norm_params[rows - memory.first_row], stretch.first + 60 + 5 * nth, graded=nth)
-        examples = learners[nth].objective.remembered(learners[nth], market.labels, memory, asked)
-        works.append(Train(blocks=blocks, labels=market.labels, examples=examples))
-        batch = learners[nth].objective.batch(blocks, market.labels, examples, learners[nth].device)
-        expected.append(tensors_in(batch))
+    """To the bit. Two of four see the same market, at events between which answers come; the others one of their own,
+    one of these with other candles and one with other answers."""
+    market, learners = stretch.market, [any_learner(seed=seed) for seed in range(4)]
+    tape, candle = market.blocks.own, market.labels.candle
+    others = replace(market.blocks, tapes=[replace(tape, rows=tape.rows * np.float32(1.5))])
+    told = replace(market.labels, candle=replace(candle, log_returns=-candle.log_returns))
+    seen = [Counted(market.blocks), Counted(others)]
+    markets = [(seen[0], told), (seen[0], market.labels), (seen[0], market.labels), (seen[1], market.labels)]
+    works, expected = [], []
+    for nth, (learner, (blocks, labels)) in enumerate(zip(learners, markets, strict=True)):
+        rows, memory = stretch.first + np.arange(0, 80, 2) + nth, stretch.new_memory(any_model)
+        predict(learner, market.blocks, memory, memory.predictable, stretch.first, stretch.first + 100)
+        norm, event_row = memory.norm_params[rows - memory.first_row], stretch.first + 40 + 20 * nth
+        weights = np.linspace(1 + nth, 2 + nth, 40).astype(np.float32)
+        asked = examples_of(rows, norm, event_row, weights=weights, graded=10 * nth)
+        examples = learner.objective.remembered(learner, labels, memory, asked)
+        works.append(Train(blocks=blocks, labels=labels, examples=examples))
+        expected.append(tensors_in(learner.objective.batch(blocks.blocks, labels, examples, learner.device)))
     found = tensors_in(Stack(learners)._batch_of(works))
-    assert len({tuple(each.flatten().tolist()) for each in expected[0] + expected[1]}) > len(expected[0])
-    for nth, tensors in enumerate(expected):
-        assert len(tensors) == len(found) > 15
-        for tensor, of_all in zip(tensors, found, strict=True):
-            assert of_all.shape == (4, *tensor.shape)
-            assert torch.equal(of_all[nth].nan_to_num(), tensor.nan_to_num())
+    assert [each.times for each in seen] == [2, 1]
+    assert len(found) == len(expected[0]) > 15
+    for of_all, *each in zip(found, *expected, strict=True):
+        torch.testing.assert_close(of_all, torch.stack(each), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
 def test_learners_that_see_the_same_market_gather_as_often_as_one(
-    stretch, any_learner: Callable[..., Learner], any_model: str, monkeypatch: pytest.MonkeyPatch
+    stretch, any_learner: Callable[..., Learner], any_model: str
 ):
-    counts, gather = [], Blocks.gather
-
-    def counted(blocks: Blocks, rows: np.ndarray, norm: np.ndarray) -> object:
-        counts[-1] += 1
-        return gather(blocks, rows, norm)
-
-    monkeypatch.setattr(Blocks, "gather", counted)
+    times = []
     for many in (1, 3):
-        counts.append(0)
-        each = lessons(stretch, any_learner, any_model, every=(20, 20, 20))[:many]
+        seen = Counted(stretch.market.blocks)
+        each = lessons(stretch, any_learner, any_model, every=(20, 20, 20), seen=seen)[:many]
         together(Stack([learner for learner, _, _ in each]), [one for _, _, one in each])
-    assert counts[0] == counts[1] > 10
+        times.append(seen.times)
+    assert times[0] == times[1] > 10
 
 
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
