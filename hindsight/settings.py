@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     max_uses: Annotated[int, Field(ge=1, le=100, description="times that one reference may be trained on")] = 12
 
     learning_rate: Annotated[float, Field(gt=0, le=0.1, description="AdamW step size")] = 2e-4
-    weight_decay: Annotated[float, Field(ge=0, le=100, description="AdamW decoupled weight decay, of matrices")] = 3.0
+    weight_decay: Annotated[float, Field(ge=0, le=100, description="AdamW decoupled weight decay, of matrices")] = 1.5
     clip_norm: Annotated[float, Field(gt=0, le=1000, description="gradient norm above which steps shrink")] = 1.0
     average_decay: Annotated[
         float, Field(ge=0, lt=1, description="share of the running mean of the weights, which predicts, kept per step")

@@ -36,7 +36,7 @@ class Hyperparameters:
     """
 
     learning_rate: float = 2e-4
-    weight_decay: float = 3.0  # strong: neighbouring references share most of an answer, which is soon overfitted
+    weight_decay: float = 1.5  # strong: neighbouring references share most of an answer, which is soon overfitted
     clip_norm: float = 1.0
     average_decay: float = 0.9998
     weight_action: float = 1.0
