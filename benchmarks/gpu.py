@@ -10,9 +10,11 @@ import argparse
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,17 +27,25 @@ from hindsight.training.engine import alone
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import Learned, lesson
 from hindsight.training.memory import Memory
-from hindsight.training.resident import Resident, on_device
+from hindsight.training.resident import Gathers, Resident, on_device
 from hindsight.training.stack import Stack, can_be_stacked, together
 
 MODEL = "transformer"
 YEAR = 525_600
 BATCH, LENGTH = 4096, 300  # of the goal for gathering, which speaks of 32 columns: a tape has 43
-TRIED, TRIED_ON_GPU = 2000, 20_000  # closes where a whole year is not asked for
-SWEPT = 500  # closes of a sweep
-BEGUN = 120  # closes before what is timed, in which a GPU records what it does
 MOST = 256  # learners of a sweep
 GIB = 2**30
+
+
+class Closes(NamedTuple):
+    """How many closes of what: `begun` are those before what is timed, in which a GPU records what it does."""
+
+    begun: int
+    tried: int
+    swept: int
+
+
+ON_CPU, ON_GPU = Closes(begun=120, tried=2000, swept=500), Closes(begun=1000, tried=20_000, swept=2000)
 
 
 def main() -> None:
@@ -48,14 +58,19 @@ def main() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     console.print(machine(), highlight=False)
     console.print(torch.cuda.get_device_name() if on_gpu else "No GPU that torch can use: these are the processor's.")
-    market = scene(OWN, new=BEGUN + (TRIED_ON_GPU if on_gpu else TRIED))
+    market = scene(OWN, new=sum(closes_on(device)))
     agreement(market, device)
     console.print(f"Checked: the frames, to the bit, and the first losses of {device} are those of the processor.")
     figures = []
-    for measure in (gathering, stepping, a_year, sweeping):
+    for measure in (gathering, stepping, sweeping, a_year):
         figures.append(measure(market, device, repeats))
         show(figures[-1], console)
     summarise(figures, console)
+
+
+def closes_on(device: torch.device) -> Closes:
+    """As many as that device takes seconds for."""
+    return ON_GPU if device.type == "cuda" else ON_CPU
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +80,7 @@ class Learning:
     market: Scene
     device: torch.device
     blocks: Blocks
+    seen: Gathers
     learners: list[Learner]
     memories: list[Memory]
     stack: Stack | None
@@ -80,6 +96,7 @@ class Learning:
             market=market,
             device=device,
             blocks=blocks,
+            seen=on_device(blocks, device),
             learners=learners,
             memories=[deepcopy(memory) for _ in learners],
             stack=Stack(learners) if count > 1 else None,
@@ -88,7 +105,7 @@ class Learning:
 
     def go(self, closes: int) -> list[Learned]:
         """What each does over the next closes."""
-        seen, market = on_device(self.blocks, self.device), self.market
+        market = self.market
         lessons = [
             lesson(
                 learner,
@@ -101,7 +118,7 @@ class Learning:
                 cadence=replace(cadence_of(market.settings), snapshot_every=2**31),
                 replay=replay_of(market.settings),
                 snapshot=lambda _: {},
-                seen=seen,
+                seen=self.seen,
             )
             for learner, memory in zip(self.learners, self.memories, strict=True)
         ]
@@ -116,7 +133,7 @@ class Learning:
 def begun(market: Scene, device: torch.device, count: int = 1) -> Learning:
     """Learners that are at it, so that nothing is made or recorded for the first time in what they do next."""
     learning = Learning.of(market, device, count)
-    learning.go(BEGUN)
+    learning.go(closes_on(device).begun)
     return learning
 
 
@@ -129,7 +146,7 @@ def agreement(market: Scene, device: torch.device) -> None:
         np.testing.assert_array_equal(block.cpu().numpy(), wanted)
     losses = []
     for each in (torch.device("cpu"), device):
-        (learned,) = Learning.of(market, each).go(BEGUN)
+        (learned,) = Learning.of(market, each).go(120)
         losses.append([step.loss["total"] for step in learned.steps])
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
 
@@ -140,14 +157,16 @@ def gathering(market: Scene, device: torch.device, repeats: int) -> Figure:
     resident, chance = Resident(blocks, device), np.random.default_rng(0)
     rows = chance.integers(market.first + LENGTH, market.now, BATCH)
     (tape,), made_ms = resident.tapes, (rows + 1) * blocks.own.step_ms
-    copied = tape.gather(made_ms)
+    copied, times = tape.gather(made_ms), 50 if device.type == "cuda" else 1  # in a row: to wait takes a device longer
     room = torch.empty_like(copied)
+
+    def often(work: Callable[[], object]) -> Sample:
+        whole = waited(lambda: [work() for _ in range(times)], device)
+        return Sample(whole.wall / times, whole.processor / times)
+
     samples = take_turns(
         repeats,
-        {
-            "gather": lambda: waited(lambda: tape.gather(made_ms), device),
-            "copy": lambda: waited(lambda: room.copy_(copied), device),
-        },
+        {"gather": lambda: often(lambda: tape.gather(made_ms)), "copy": lambda: often(lambda: room.copy_(copied))},
         warm_ups=("gather", "copy"),
     )
     seconds, size = samples["gather"].median, copied.numel() * copied.element_size()
@@ -155,7 +174,7 @@ def gathering(market: Scene, device: torch.device, repeats: int) -> Figure:
     return Figure(
         name=f"gather on the device, [{BATCH}, {LENGTH}, {copied.shape[2]}]",
         goal="60 % of the bandwidth of a copy",
-        measured=f"{BATCH / seconds:,.0f} frames/s, {2 * size / seconds / GIB:,.1f} GiB/s",
+        measured=f"{BATCH / seconds:,.0f} frames/s, {size / seconds / GIB:,.1f} GiB/s written",
         ratio=f"{share:.2f} of a copy",
         is_reached=judged(device, share >= 0.6),
         samples=samples,
@@ -165,16 +184,19 @@ def gathering(market: Scene, device: torch.device, repeats: int) -> Figure:
 def stepping(market: Scene, device: torch.device, repeats: int) -> Figure:
     """Training steps a second, by what of the matrix peak they take."""
     counter = FlopCounterMode(display=False)
-    with counter:
+    with counter, sdpa_kernel(SDPBackend.MATH):  # of the fused one it counts nothing on a processor
         (first,) = Learning.of(market, torch.device("cpu")).go(60)
     each = counter.get_total_flops() / max(len(first.steps), 1)
-    took, closes = Samples(), market.new - BEGUN
-    for _ in range(repeats):
+    took, closes, notes = Samples(), closes_on(device).tried, []
+    for _ in range(min(repeats, 3)):
         learning = begun(market, device)
         before = learning.learners[0].number
         whole = learning.timed(closes)
         steps = learning.learners[0].number - before
         took.runs.append(Sample(whole.wall / steps, whole.processor / steps))
+        if graphs := learning.learners[0].graphs:
+            vain = sum(each is None for each in graphs.recorded.values())
+            notes = [f"{len(graphs.recorded) - vain} kinds of work are recorded, {vain} could not be"]
     peak = matrix_peak(device)
     return Figure(
         name="training steps, batch 32, one learner, predictions included",
@@ -183,21 +205,17 @@ def stepping(market: Scene, device: torch.device, repeats: int) -> Figure:
         ratio=f"{each / took.median / peak:.1%} of {peak / 1e12:,.2f} TFLOP/s, float32",
         is_reached=None,
         samples={"a step": took},
-        notes=device_share(market, device),
+        notes=[*notes, *device_share(market, device)],
     )
 
 
 def a_year(market: Scene, device: torch.device, repeats: int) -> Figure:
-    """A year of minutes; where that would take too long, a part of it."""
-    took, closes = Samples(), market.new - BEGUN
-    if device.type == "cuda":
-        market, closes = scene(OWN, new=BEGUN + YEAR), YEAR
-    for _ in range(1 if device.type == "cuda" else repeats):
+    """A year of minutes, by a stretch as long as what is remembered; a GPU takes as many of them as make a year."""
+    took, closes = Samples(), closes_on(device).tried
+    for _ in range(-(-YEAR // closes) if device.type == "cuda" else repeats):
         took.runs.append(begun(market, device).timed(closes))
     whole = took.median * YEAR / closes
-    said = f"{closes / took.median:,.0f} closes/s: {whole:,.0f} s"
-    if closes < YEAR:
-        said += f" at the rate of {closes:,} closes"
+    said = f"{closes / took.median:,.0f} closes/s: {whole:,.0f} s at the rate of {closes:,} closes"
     return Figure(
         name="one year of 1m, default model and cadence",
         goal="60 s on one H200; 900 s on two cores",
@@ -211,10 +229,11 @@ def a_year(market: Scene, device: torch.device, repeats: int) -> Figure:
 def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
     """The cost of many learners at once over that of one."""
     counts = [count for count in (1, 4, 16, 64, MOST) if device.type == "cuda" or count <= 16]
-    took = {count: Samples() for count in counts}
-    for _ in range(min(repeats, 3)):
+    took, closes = {count: Samples() for count in counts}, closes_on(device).swept
+    for nth in range(min(repeats, 3)):
         for count in counts:
-            took[count].runs.append(begun(market, device, count).timed(SWEPT))
+            if count <= 64 or nth == 0:
+                took[count].runs.append(begun(market, device, count).timed(closes))
     costs = {count: each.median / took[1].median for count, each in took.items()}
     most = max(count for count in counts if count <= 64)
     return Figure(
@@ -223,7 +242,7 @@ def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
         measured=", ".join(f"{count}: {cost:.1f}" for count, cost in costs.items()),
         ratio=f"{most} cost {costs[most]:.1f} times one",
         is_reached=judged(device, costs[most] < 6),
-        samples={f"{count} learners, {SWEPT} closes": each for count, each in took.items()},
+        samples={f"{count} learners, {closes} closes": each for count, each in took.items()},
     )
 
 
@@ -239,10 +258,12 @@ def device_share(market: Scene, device: torch.device) -> Sequence[str]:
     """How much of the loop's time the device works, where there is one."""
     if device.type != "cuda":
         return ()
-    learning = begun(market, device)
+    learning, closes = begun(market, device), closes_on(device).swept
+    wall = learning.timed(closes).wall  # a profiler would make it longer
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        wall = learning.timed(SWEPT).wall
-    busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+        learning.timed(closes)
+    own = [event for event in seen.key_averages() if not event.is_user_annotation]
+    busy = sum(event.self_device_time_total for event in own) / 1e6
     return (f"the device works {busy / wall:.0%} of the time (goal: 80 %), as the profiler sees it",)
 
 

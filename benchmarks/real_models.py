@@ -25,6 +25,7 @@ from benchmarks.fresh import CHECKOUT
 from benchmarks.homes import scratch
 from benchmarks.real_scores import report
 from benchmarks.real_trial import HINDSIGHT, REFIT, WITHOUT_REPLAY, Trial, learn_in_loop, refit
+from hindsight.training.step import Hyperparameters
 
 
 def main() -> None:
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--predict-every", type=int, default=1, help="closes per prediction")
     parser.add_argument("--train-every", type=int, default=15, help="closes per training step, beside those of pivots")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--weight-decay", type=float, default=Hyperparameters().weight_decay)
     parser.add_argument("--models", nargs="+", default=["cnn", "lstm", "transformer", "dqn"])
     parser.add_argument(
         "--ways", nargs="*", default=[HINDSIGHT, REFIT, WITHOUT_REPLAY], help="what is run; none: report"
@@ -53,7 +55,8 @@ def main() -> None:
         Trial(
             symbol=symbol,
             **{name: getattr(chosen, name).replace(tzinfo=UTC) for name in ("since", "until", "frozen_at")},
-            **{name: getattr(chosen, name) for name in ("predict_every", "train_every", "batch_size", "passes")},
+            **{name: getattr(chosen, name) for name in ("predict_every", "train_every", "batch_size", "weight_decay")},
+            passes=chosen.passes,
             models=tuple(chosen.models),
             refit_every=timedelta(days=chosen.refit_every),
             refit_on=timedelta(days=chosen.refit_on),

@@ -44,6 +44,7 @@ class Trial:
     predict_every: int
     train_every: int
     batch_size: int
+    weight_decay: float
     models: tuple[str, ...]
     refit_every: timedelta
     refit_on: timedelta
@@ -56,7 +57,7 @@ class Trial:
         It is named after all that what is learned depends on, but for the end.
         """
         own = OVERRIDES.get(way, {})
-        cadence = f"every {self.predict_every} {self.train_every} {self.batch_size}"
+        cadence = f"every {self.predict_every} {self.train_every} {self.batch_size} decay {self.weight_decay:g}"
         named = f"{self.symbol.replace('/', '')} {self.since:%Y%m%d} frozen {self.frozen_at:%Y%m%d} {cadence}"
         return load(
             home=self.cache / "-".join((named, *map(str, own.values()))).replace(" ", "-"),
@@ -66,6 +67,7 @@ class Trial:
             predict_every=self.predict_every,
             train_every=self.train_every,
             batch_size=self.batch_size,
+            weight_decay=self.weight_decay,
             promote_every=_one_look_at(self.frozen_at),
             device="cpu",
             **own,

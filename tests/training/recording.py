@@ -11,6 +11,10 @@ from torch.utils._pytree import tree_leaves
 from hindsight.training.graphs import FIRST_DONE, Graphs, tensors_in, with_tensors
 
 NUMBERS = (int, float, bool, torch.dtype)
+ops = torch.ops.aten
+# Whose result the host has to know before it can go on; with a mask in place of places, an index is one of them.
+WAIT = (ops._local_scalar_dense.default, ops.nonzero.default, ops.masked_select.default)
+INDEX = (ops.index.Tensor, ops.index_put.default, ops.index_put_.default, ops._index_put_impl_.default)
 
 
 class Launches(TorchDispatchMode):
@@ -21,11 +25,13 @@ class Launches(TorchDispatchMode):
         self.seen: list[object] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func is not torch.ops.aten._local_scalar_dense.default, "waits for the device"
         leaves = tree_leaves((args, kwargs))
-        brought = func is torch.ops.aten.lift_fresh.default  # a number that Python has made a tensor of
+        chosen = [leaf for leaf in tree_leaves(args[1:2]) if isinstance(leaf, Tensor)] if func in INDEX else []
+        assert func not in WAIT, "waits for the device"
+        assert all(each.dtype != torch.bool for each in chosen), "waits for the device"
+        # A number, or a list of places, that Python makes a tensor of: to take it to the device is to wait for it.
+        assert func is not ops.lift_fresh.default, "brings a number from the host"
         self.seen.append((func, [leaf for leaf in leaves if isinstance(leaf, NUMBERS)]))
-        self.seen += [leaf.tolist() for leaf in leaves if brought]
         return func(*args, **(kwargs or {}))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hindsight.training.graphs import Graphs, tensors_in, with_tensors
+from hindsight.training.graphs import FIRST_DONE, Graphs, tensors_in, with_tensors
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.predict import predict
 from tests.training.conftest import ON_GPU, examples_of
@@ -46,6 +46,25 @@ def test_a_step_on_the_tensors_put_elsewhere_is_the_same_step(
         learner.objective.step(learner, with_tensors(batch_of(stretch, learner, any_model), put))
         weights.append({name: tensor.numpy().tobytes() for name, tensor in tensors_of(learner).items()})
     assert weights[0] == weights[1]
+
+
+WAITING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "a list of places": lambda tensor: tensor[[0, 2]],
+    "a mask": lambda tensor: tensor[tensor > 1],
+    "a mask that is written to": lambda tensor: tensor.clone().index_put((tensor > 1,), tensor[0]),
+    "a number of the host's": lambda tensor: tensor + torch.tensor(2.0),
+    "a number for the host": lambda tensor: tensor + tensor[0].item(),
+    "places that are not zero": lambda tensor: tensor.nonzero(),
+}
+
+
+@pytest.mark.parametrize("waiting", WAITING.values(), ids=WAITING)
+def test_what_a_gpu_could_not_record_is_refused_on_a_processor(waiting: Callable[[torch.Tensor], torch.Tensor]):
+    graphs, given = PlayedAgain(), torch.arange(4.0)
+    for _ in range(FIRST_DONE):
+        graphs.run("waiting", waiting, given)
+    with pytest.raises(AssertionError, match=r"waits for the device|brings a number"):
+        graphs.run("waiting", waiting, given)
 
 
 def test_work_may_be_recorded(stretch, any_learner: Callable[..., Learner], any_model: str):

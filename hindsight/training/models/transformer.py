@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hindsight.inference.blocks import Frame
 from hindsight.inference.shape import FrameShape
+from hindsight.training.constants import places
 from hindsight.training.models.fusion import windows
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
@@ -52,11 +53,14 @@ class Block(nn.Module):
         self.feed = nn.Linear(config.width, config.feed_forward)
         self.back = nn.Linear(config.feed_forward, config.width)
 
-    def forward(self, x_BND: Tensor, places: slice | list[int]) -> Tensor:
-        """[B, M, D]: what the tokens at `places` become, which attend to all [B, N, D]."""
-        width, seen_BND, kept_BMD = x_BND.shape[2], self.norm_attention(x_BND), x_BND[:, places]
+    def forward(self, x_BND: Tensor, chosen_M: Tensor | None = None) -> Tensor:
+        """[B, M, D]: what the chosen tokens (or all) become, which attend to all [B, N, D]."""
+        width, seen_BND = x_BND.shape[2], self.norm_attention(x_BND)
+        kept_BMD, asks_BMD = (
+            each if chosen_M is None else each.index_select(1, chosen_M) for each in (x_BND, seen_BND)
+        )
         weight, bias = self.qkv.weight, self.qkv.bias
-        q_BMD = fn.linear(seen_BND[:, places], weight[:width], bias[:width])
+        q_BMD = fn.linear(asks_BMD, weight[:width], bias[:width])
         k_BND, v_BND = fn.linear(seen_BND, weight[width:], bias[width:]).chunk(2, dim=-1)
         q, k, v = (each.unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (q_BMD, k_BND, v_BND))
         kept_BMD = kept_BMD + self.out(fn.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
@@ -97,9 +101,9 @@ class PatchTransformer(nn.Module):
         x_BND = torch.cat([self.context(seen.context)[:, None], *each_BND], dim=1)
         # Read is the newest patch of each sequence, which has attended to all the others: the last block need not say
         # more. Of the predicted stream's alone, what is new elsewhere would be one token among all that it attends to.
-        newest = list(accumulate(part_BND.shape[1] for part_BND in each_BND))
+        newest = places(tuple(accumulate(part_BND.shape[1] for part_BND in each_BND)), x_BND.device)
         for block in self.blocks[:-1]:
-            x_BND = block(x_BND, slice(None))
+            x_BND = block(x_BND)
         return self.heads(self.norm(self.mix(self.blocks[-1](x_BND, newest).flatten(1))))
 
 
