@@ -82,6 +82,7 @@ def settings_in(home: Path) -> Settings:
         score_window=60,
         snapshot_every=100,
         learning_rate=0.01,
+        weight_decay=3.0,
         average_decay=0.5,
         retrain_steps=STEPS,
         device="cpu",
