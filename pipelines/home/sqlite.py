@@ -10,11 +10,13 @@ import logging
 import os
 import shutil
 import sqlite3
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import dagster
@@ -39,6 +41,7 @@ from pipelines.home.asked_once import AskedOnce
 
 logger = logging.getLogger(__name__)
 OPEN_FILES = 8  # of runs, in one process
+SETTLED_SECONDS = 0.01
 
 
 class QuickSqliteStorage(DagsterSqliteStorage):
@@ -135,6 +138,7 @@ class QuickEvents(SqliteEventLogStorage):
             self._obs.start()
         watchdog = _Watchdog(self, run_id, callback, cursor)
         self._watchers[run_id][callback] = (watchdog, self._obs.schedule(watchdog, self._base_dir, recursive=True))
+        watchdog.look()  # at what was stored since the page was read and before anybody watched
 
     def delete_events(self, run_id: str) -> None:
         """Deletes the run's file too, which Dagster's own class leaves behind empty."""
@@ -151,17 +155,29 @@ class QuickEvents(SqliteEventLogStorage):
 
 
 class _Watchdog(SqliteEventLogStorageWatchdog):
-    """Tells the UI's page of a run of each event. A file that stays open does not change; its write-ahead log does."""
+    """Tells the UI's page of a run of each event. A file that stays open does not change; its write-ahead log does, a
+    moment before what was written there can be read. A run may be silent for minutes after an event that was missed."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._looking = Lock()
 
     @property
     def patterns(self) -> list[str]:
         return [self._log_path, f"{self._log_path}-wal"]
 
     def on_modified(self, event: FileSystemEvent) -> None:
-        try:
-            self._process_log()
-        except Exception:  # would end the thread that tells every page; the next event brings what this one left
-            logger.exception("run %s: its page may be behind", self._run_id)
+        time.sleep(SETTLED_SECONDS)
+        self.look()
+
+    def look(self) -> None:
+        """Tells what is new. Raises nothing, for that would end the thread that tells every page: what could not be
+        read comes with the next event."""
+        with self._looking:
+            try:
+                self._process_log()
+            except Exception:
+                logger.exception("run %s: its page may be behind", self._run_id)
 
 
 def _open(url: str) -> Engine:

@@ -28,6 +28,22 @@ def test_each_event_that_another_process_stores_is_heard_of(tmp_path: Path) -> N
     assert heard == ["before anybody looked", "first", "second"]
 
 
+def test_an_event_that_was_stored_before_anybody_watched_needs_no_other_one_to_be_heard_of(tmp_path: Path) -> None:
+    """A page reads what there is, and then has the rest told; a step may be silent for minutes after it has begun."""
+    run_id, heard = make_new_run_id(), []
+    webserver, run = QuickSqliteStorage(str(tmp_path)), QuickSqliteStorage(str(tmp_path))
+    try:
+        run.event_log_storage.store_event(_message(run_id, "read"))
+        page = webserver.event_log_storage.get_records_for_run(run_id)
+        run.event_log_storage.store_event(_message(run_id, "between"))
+        webserver.event_log_storage.watch(run_id, page.cursor, lambda entry, cursor: heard.append(entry.user_message))
+        until(lambda: heard, "what was stored in between is heard of")
+    finally:
+        webserver.event_log_storage.dispose()
+        run.event_log_storage.dispose()
+    assert heard == ["between"]
+
+
 def test_an_event_that_cannot_be_read_at_once_ends_the_view_of_no_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -43,6 +59,7 @@ def test_an_event_that_cannot_be_read_at_once_ends_the_view_of_no_page(
         run.event_log_storage.store_event(_message(run_id, "before anybody looked"))
         monkeypatch.setattr(events, "get_records_for_run", locked)
         events.watch(run_id, None, lambda entry, cursor: heard.append(entry.user_message))
+        broken.clear()
         run.event_log_storage.store_event(_message(run_id, "first"))
         until(lambda: broken, "the event is asked for")
         monkeypatch.setattr(events, "get_records_for_run", read)
