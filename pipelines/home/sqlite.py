@@ -41,7 +41,7 @@ from pipelines.home.asked_once import AskedOnce
 
 logger = logging.getLogger(__name__)
 OPEN_FILES = 8  # of runs, in one process
-SETTLED_SECONDS = 0.01
+SETTLED_SECONDS = 0.01  # far longer than it takes a write to the log to become one that can be read
 
 
 class QuickSqliteStorage(DagsterSqliteStorage):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as fn
 from torch import Tensor, nn
 
-from hindsight.training.constants import places
+from hindsight.training.constants import constant
 
 PARTS = (1, 4, 3, 1, 8)  # action, candle, trend, side of the next pivot, four pivots: 17 in all
 
@@ -42,7 +42,7 @@ class Opinion(nn.Module):
 
     def forward(self, hidden_BD: Tensor) -> ModelOutput:
         buy, candle, trend, high, pivots = fn.linear(hidden_BD, self.weight, self.bias).split(PARTS, dim=-1)
-        open_close = candle.index_select(1, places((0, 3), candle.device))
+        open_close = candle.index_select(1, constant((0, 3), candle.device, torch.int64))
         reach = 0.5 * fn.softplus(candle[:, 1:3])
         top, bottom = open_close.amax(1) + reach[:, 0], open_close.amin(1) - reach[:, 1]
         return ModelOutput(

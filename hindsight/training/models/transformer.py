@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hindsight.inference.blocks import Frame
 from hindsight.inference.shape import FrameShape
-from hindsight.training.constants import places
+from hindsight.training.constants import constant
 from hindsight.training.models.fusion import windows
 from hindsight.training.models.opinion import ModelOutput, Opinion
 from hindsight.training.models.registry import Model
@@ -101,7 +101,8 @@ class PatchTransformer(nn.Module):
         x_BND = torch.cat([self.context(seen.context)[:, None], *each_BND], dim=1)
         # Read is the newest patch of each sequence, which has attended to all the others: the last block need not say
         # more. Of the predicted stream's alone, what is new elsewhere would be one token among all that it attends to.
-        newest = places(tuple(accumulate(part_BND.shape[1] for part_BND in each_BND)), x_BND.device)
+        ends = tuple(accumulate(part_BND.shape[1] for part_BND in each_BND))
+        newest = constant(ends, x_BND.device, torch.int64)
         for block in self.blocks[:-1]:
             x_BND = block(x_BND)
         return self.heads(self.norm(self.mix(self.blocks[-1](x_BND, newest).flatten(1))))
