@@ -134,7 +134,7 @@ def sweep(
         first, end = _recorded(con, settings, stream, shape, window)
     with gpu_failures_told(f"{len(chosen)} variations of {model}"):
         learners = [new_learner(model, hyperparameters(each.settings), device, shape) for each in chosen]
-        stack = Stack(learners) if device.type == "cuda" and can_be_stacked(learners[0]) else None
+        stack = Stack(learners) if device.type != "cpu" and can_be_stacked(learners[0]) else None
     reach = max(_reach(each.settings) for each in chosen)
     memories: list[Memory] = []
     broken: set[int] = set()
@@ -243,7 +243,7 @@ def _teach(
     if stack is not None:
         whole = together(stack, kept)
     else:
-        with ThreadPoolExecutor(1 if learners[0].device.type == "cuda" else os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count() if learners[0].device.type == "cpu" else 1) as pool:
             whole = list(pool.map(alone, learners, kept))
     return {at for at, is_whole in enumerate(whole) if not is_whole}
 

@@ -8,6 +8,7 @@ as before. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-gra
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 FIRST_DONE = 3
+# Models learn side by side in threads, and a process can record one thing at a time.
+_ONE_AT_A_TIME = Lock()
 Given = TypeVar("Given")
 
 
@@ -60,7 +63,8 @@ class Graphs:
         kept = with_tensors(given, Tensor.clone)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
+            # The others go on meanwhile: in the usual mode, what they ask of the device would fail, and this with it.
+            with _ONE_AT_A_TIME, torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 found = work(kept)
         except RuntimeError as error:
             self.pool = None  # later recordings share nothing with one that failed
@@ -78,6 +82,11 @@ class Graphs:
             found = work(given)
         usual.wait_stream(self.aside)
         return found
+
+
+def graphs_for(device: torch.device) -> Graphs | None:
+    """Where what is recorded on the device is kept: of a processor there is nothing to record."""
+    return None if device.type == "cpu" else Graphs()
 
 
 def played(graphs: Graphs | None, name: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from hindsight.errors import CheckpointUnreadable
 from hindsight.inference.shape import FrameShape
 from hindsight.training.checkpoints import Tensors
-from hindsight.training.graphs import Given, Graphs, played
+from hindsight.training.graphs import Given, Graphs, graphs_for, played
 from hindsight.training.metrics import Metric
 from hindsight.training.models.registry import model_of
 from hindsight.training.objective import Objective
@@ -66,7 +66,7 @@ def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape:
         objective=kind.objective,
         metric=kind.metric,
         pull=torch.zeros((), device=device),
-        graphs=Graphs() if device.type == "cuda" else None,
+        graphs=graphs_for(device),
     )
 
 
@@ -93,8 +93,7 @@ def restore(learner: Learner, tensors: Tensors, number: int) -> None:
     except (RuntimeError, KeyError) as error:
         raise CheckpointUnreadable(f"checkpoint {number} does not fit the model it is for: {error}") from error
     learner.number = number
-    if learner.graphs is not None:
-        learner.graphs = Graphs()  # what was recorded speaks of the moments that were there before
+    learner.graphs = graphs_for(learner.device)  # what was recorded speaks of the moments that were there before
 
 
 def _below(tensors: Tensors, prefix: str) -> Tensors:

@@ -99,7 +99,7 @@ def forward(learner: Learner, frame: Frame[Frames]) -> Said:
 
 def _size(count: int, device: torch.device) -> int:
     """As how many a few predictions are made: on a GPU one of a few sizes, each of which is recorded once."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return max(count, SMALLEST_BATCH)
     return SMALLEST_BATCH * 4 ** max(0, math.ceil(math.log(count / SMALLEST_BATCH, 4)))
 
@@ -107,7 +107,7 @@ def _size(count: int, device: torch.device) -> int:
 def _to_host(said: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     """A copy on the host, and the event after which it is whole."""
     if said.device.type != "cuda":
-        return said, None
+        return said.cpu(), None
     host = torch.empty(said.shape, dtype=said.dtype, pin_memory=True)
     host.copy_(said, non_blocking=True)
     landed = torch.cuda.Event()

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hindsight.inference.blocks import Frame
 from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, frame_of, said_by
-from hindsight.training.graphs import Graphs, played, tensors_in, with_tensors
+from hindsight.training.graphs import graphs_for, played, tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.step import LOSS_PARTS, Examples, opinion, pull_of
@@ -85,7 +85,7 @@ class Stack:
             name: (torch.zeros_like(weights), torch.zeros_like(weights)) for name, weights in self.weights.items()
         }
         self.taken = torch.zeros(len(learners), device=first.device)
-        self.graphs = Graphs() if first.device.type == "cuda" else None
+        self.graphs = graphs_for(first.device)
         hypers = [learner.hyper for learner in learners]
         self.rates, self.decays, self.clips = (
             self._there([getattr(hyper, name) for hyper in hypers])

@@ -1,6 +1,6 @@
 """A stretch of the simulated venue as the loop sees it: tape, labels, and a memory to fill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from hindsight.training.memory import Memory
 from hindsight.training.models.registry import OURS
 from hindsight.training.replay import ReplayRule
 from hindsight.training.step import Examples, Hyperparameters
+from tests.training.stand_in import Device, stood_in
 
 MODEL = "transformer"
 SHAPE = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
@@ -107,8 +108,15 @@ def any_learner(any_model: str) -> Callable[..., Learner]:
     return learner_of(any_model)
 
 
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
+    """A device beside the host's, as long as the test lasts."""
+    with stood_in(monkeypatch) as device:
+        yield device
+
+
 def learner_of(model: str) -> Callable[..., Learner]:
-    def make(seed: int = 0, device: str = "cpu") -> Learner:
+    def make(seed: int = 0, device: str | torch.device = "cpu") -> Learner:
         return new_learner(model, replace(HYPER, seed=seed), torch.device(device), SHAPE)
 
     return make

@@ -1,6 +1,11 @@
-"""Recorded work: what it reads is found wherever it stands; on a GPU it leads to what it led to launch by launch."""
+"""Recorded work: what it reads is found wherever it stands, and it leads to what it led to launch by launch. Shown on a
+stand-in for a GPU, and on one where there is one."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ from hindsight.training.graphs import FIRST_DONE, Graphs, tensors_in, with_tenso
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.predict import predict
 from tests.training.conftest import ON_GPU, examples_of
-from tests.training.recording import PlayedAgain, is_recorded
+from tests.training.stand_in import STAND_IN, Device
 
 
 def batch_of(stretch, learner: Learner, model: str) -> object:
@@ -52,40 +57,101 @@ WAITING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "a list of places": lambda tensor: tensor[[0, 2]],
     "a mask": lambda tensor: tensor[tensor > 1],
     "a mask that is written to": lambda tensor: tensor.clone().index_put((tensor > 1,), tensor[0]),
-    "a number of the host's": lambda tensor: tensor + torch.tensor(2.0),
+    "a tensor of Python's": lambda tensor: tensor + torch.tensor([2.0], device=tensor.device),
     "a number for the host": lambda tensor: tensor + tensor[0].item(),
     "places that are not zero": lambda tensor: tensor.nonzero(),
 }
 
 
+def test_the_stand_in_takes_no_numbers_of_the_hosts(stand_in: Device):
+    here, there = torch.ones(2), torch.ones(2).to(STAND_IN)
+    assert (there * 2 + torch.tensor(1.0)).tolist() == [3, 3]  # one number is a number, to a GPU as well
+    for mixed in (lambda: there + here, lambda: here.add_(there), lambda: torch.cat([here, there])):
+        with pytest.raises(AssertionError, match="of the host's and of the device's"):
+            mixed()
+
+
 @pytest.mark.parametrize("waiting", WAITING.values(), ids=WAITING)
-def test_what_a_gpu_could_not_record_is_refused_on_a_processor(waiting: Callable[[torch.Tensor], torch.Tensor]):
-    graphs, given = PlayedAgain(), torch.arange(4.0)
-    for _ in range(FIRST_DONE):
-        graphs.run("waiting", waiting, given)
-    with pytest.raises(AssertionError, match=r"waits for the device|brings a number"):
-        graphs.run("waiting", waiting, given)
+def test_what_cannot_be_recorded_is_done_without_a_recording(
+    waiting: Callable[[torch.Tensor], torch.Tensor], stand_in: Device, caplog: pytest.LogCaptureFixture
+):
+    graphs = Graphs()
+    for value in range(FIRST_DONE + 3):
+        given = torch.arange(4.0) + value
+        found = graphs.run("waiting", waiting, given.to(STAND_IN))
+        assert found.tolist() == waiting(given).tolist()
+    assert list(graphs.recorded.values()) == [None]
+    assert "launch by launch" in caplog.text
 
 
-def test_work_may_be_recorded(stretch, any_learner: Callable[..., Learner], any_model: str):
-    """What makes a difference from one call to the next is among what is given, or keeps its place."""
+def test_a_recording_does_what_was_recorded_and_nothing_that_only_python_did(stand_in: Device):
+    """Whoever keeps a number in Python gets that of the recording again: the loop must not."""
+    graphs, state, added = Graphs(), torch.zeros(2).to(STAND_IN), [1.0]
+
+    def work(given: torch.Tensor) -> torch.Tensor:
+        state.add_(given)
+        return state * 2 + added[0]
+
+    found = []
+    for value in range(FIRST_DONE + 2):
+        added[0] = value
+        found.append(graphs.run("adds", work, torch.ones(2).to(STAND_IN)).tolist())
+    # The recording was made when the number was 3, and changed no state of its own.
+    assert found == [[2 * (value + 1) + min(value, FIRST_DONE)] * 2 for value in range(FIRST_DONE + 2)]
+
+
+def test_recorded_work_leads_to_what_it_leads_to_launch_by_launch(
+    stretch, any_learner: Callable[..., Learner], any_model: str, stand_in: Device
+):
+    """To the bit. What makes a difference from one call to the next is among what is given, or keeps its place."""
     losses, said = [], []
-    for graphs in (PlayedAgain(), None):
-        learner, memory = any_learner(), stretch.new_memory(any_model)
+    for graphs in (Graphs(), None):
+        learner, memory = any_learner(device=STAND_IN), stretch.new_memory(any_model)
         places = places_of(learner)
         learner.graphs = graphs
         losses.append([step.loss for step in stretch.run(learner, memory, 0, 420).steps])
         said.append(memory.predictions)
         assert places_of(learner) == places
-        if graphs is not None:
-            assert {name[0] for name, _ in graphs.kept} == {"step", "say"}
-            assert graphs.played > 20
+        assert graphs is None or is_recorded(graphs, "step", "say")
     assert losses[0] == losses[1]
+    assert len(losses[0]) > 40
     np.testing.assert_array_equal(*said)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_learners_in_threads_record_one_after_the_other_and_disturb_nobody(monkeypatch: pytest.MonkeyPatch):
+    """A process can record one thing at a time; and in another mode, what the others ask for meanwhile would fail."""
+    recording, usual = Lock(), torch.cuda.graph
+
+    @contextmanager
+    def graph(*given: object, capture_error_mode: str, **named: object) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        assert recording.acquire(blocking=False), "two at the same time"
+        time.sleep(0.02)
+        with usual(*given, **named):
+            yield
+        recording.release()
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+
+    def learn(graphs: Graphs) -> list[float]:
+        found = [graphs.run(("doubles",), lambda given: given * 2, torch.full((1,), value)) for value in range(6)]
+        return [value.item() for value in found]
+
+    each = [Graphs() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(learn, each))) == 4
+    assert all(is_recorded(graphs, "doubles") for graphs in each)
 
 
 def places_of(learner: Learner) -> list[int]:
     return [each.data_ptr() for module in (learner.model, learner.average) for each in module.parameters()]
+
+
+def is_recorded(graphs: Graphs, *names: str) -> bool:
+    """Whether work of these names was recorded, and none was tried in vain."""
+    found = {name[0] for (name, _), recorded in graphs.recorded.items() if recorded}
+    return found >= set(names) and None not in graphs.recorded.values()
 
 
 @pytest.mark.gpu

@@ -14,9 +14,10 @@ from hindsight.inference.labels import VALIDATED
 from hindsight.training.learner import Learner, restore, tensors_of
 from hindsight.training.loop import Cadence, events, newly_settled
 from hindsight.training.objective import SUPERVISED, Supervised
-from hindsight.training.predict import forward, predict
+from hindsight.training.predict import _to_host, forward, predict
 from hindsight.training.step import loss_of, train_step
 from tests.training.conftest import ON_GPU, SHAPE, examples_of
+from tests.training.stand_in import STAND_IN, Device
 
 # fmt: off
 GOLDEN = [
@@ -303,6 +304,35 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(stretch, example, fresh
     )
     assert torch.isfinite(good.total)
     assert bytes_of(learner) != before
+
+
+def test_on_a_device_beside_the_host_the_loop_learns_the_same_and_waits_for_nothing_but_predictions_that_land(
+    stretch, any_learner: Callable[..., Learner], any_model: str, stand_in: Device, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing mixes numbers of the two: the stand-in would refuse it. Sums of an LSTM and of attention are made in
+    another order there."""
+    waits_of_landing = 0
+
+    def to_host(said: torch.Tensor) -> object:
+        nonlocal waits_of_landing
+        before = stand_in.waits
+        try:
+            return _to_host(said)
+        finally:
+            waits_of_landing += stand_in.waits - before
+
+    monkeypatch.setattr("hindsight.training.predict._to_host", to_host)
+    losses, said = [], []
+    for device in (torch.device("cpu"), STAND_IN):
+        memory = stretch.new_memory(any_model)
+        steps = stretch.run(any_learner(device=device), memory, 0, 420).steps
+        waits = stand_in.waits
+        losses.append([step.loss["total"] for step in steps])
+        said.append(memory.predictions)
+    assert len(losses[0]) > 40
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    np.testing.assert_allclose(said[1], said[0], rtol=1e-4, atol=1e-7)
+    assert waits == waits_of_landing > 20
 
 
 @pytest.mark.gpu

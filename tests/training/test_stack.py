@@ -16,10 +16,11 @@ from hindsight.training.loop import lesson
 from hindsight.training.memory import Memory
 from hindsight.training.predict import predict
 from hindsight.training.replay import ReplayRule
-from hindsight.training.resident import Gathers
+from hindsight.training.resident import Gathers, on_device
 from hindsight.training.stack import Stack, together
 from tests.training.conftest import CADENCE, ON_GPU, examples_of
-from tests.training.recording import PlayedAgain, is_recorded
+from tests.training.stand_in import STAND_IN, Device
+from tests.training.test_graphs import is_recorded
 
 STACKED = ("transformer", "cnn", "dqn")
 VARIED = [
@@ -35,7 +36,7 @@ def lessons(
     stretch,
     make: Callable[..., Learner],
     model: str,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     every: tuple[int, ...] = EVERY,
     closes: int = CLOSES,
     seen: Gathers | None = None,
@@ -83,9 +84,12 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
         assert learner.number == by_itself.number
 
 
-def taught(stretch, make: Callable[..., Learner], model: str, device: str, graphs: object) -> tuple[list, list]:
+def taught(
+    stretch, make: Callable[..., Learner], model: str, device: str | torch.device, graphs: Graphs | None
+) -> tuple[list, list]:
     """The losses and the predictions of each learner; all train at the same closes."""
-    each = lessons(stretch, make, model, device, every=(20, 20, 20), closes=300)
+    seen = on_device(stretch.market.blocks, torch.device(device))
+    each = lessons(stretch, make, model, device, every=(20, 20, 20), closes=300, seen=seen)
     stack = Stack([learner for learner, _, _ in each])
     stack.graphs = graphs
     places = places_of(stack)
@@ -153,19 +157,20 @@ def test_learners_that_see_the_same_market_gather_as_often_as_one(
 
 
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
-def test_the_work_of_a_stack_may_be_recorded(stretch, any_learner: Callable[..., Learner], any_model: str):
-    played, given = PlayedAgain(), (stretch, any_learner, any_model, "cpu")
-    (losses, said), (expected_losses, expected) = taught(*given, played), taught(*given, None)
+def test_a_recorded_stack_learns_to_the_bit_what_it_learns_launch_by_launch(
+    stretch, any_learner: Callable[..., Learner], any_model: str, stand_in: Device
+):
+    graphs, given = Graphs(), (stretch, any_learner, any_model, STAND_IN)
+    (losses, said), (expected_losses, expected) = taught(*given, graphs), taught(*given, None)
+    assert is_recorded(graphs, "steps", "say")
     assert losses == expected_losses
     np.testing.assert_array_equal(said, expected)
-    assert {name[0] for name, _ in played.kept} == {"steps", "say"}
-    assert played.played > 10
 
 
 @pytest.mark.gpu
 @ON_GPU
 @pytest.mark.parametrize("any_model", STACKED, indirect=True)
-def test_a_recorded_stack_learns_what_it_learns_launch_by_launch(
+def test_a_gpu_that_plays_recordings_teaches_a_stack_what_it_teaches_launch_by_launch(
     stretch, any_learner: Callable[..., Learner], any_model: str
 ):
     graphs, given = Graphs(), (stretch, any_learner, any_model, "cuda")
