@@ -62,9 +62,10 @@ def main() -> None:
     agreement(market, device)
     console.print(f"Checked: the frames, to the bit, and the first losses of {device} are those of the processor.")
     figures = []
-    for measure in (gathering, stepping, sweeping, a_year):
-        figures.append(measure(market, device, repeats))
-        show(figures[-1], console)
+    for measure in (gathering, one_learner, sweeping):
+        for figure in measure(market, device, repeats):
+            figures.append(figure)
+            show(figure, console)
     summarise(figures, console)
 
 
@@ -151,7 +152,7 @@ def agreement(market: Scene, device: torch.device) -> None:
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-2)
 
 
-def gathering(market: Scene, device: torch.device, repeats: int) -> Figure:
+def gathering(market: Scene, device: torch.device, repeats: int) -> list[Figure]:
     """Frames gathered by index against a plain copy of as many bytes."""
     blocks = market.blocks(MODEL)
     resident, chance = Resident(blocks, device), np.random.default_rng(0)
@@ -171,62 +172,58 @@ def gathering(market: Scene, device: torch.device, repeats: int) -> Figure:
     )
     seconds, size = samples["gather"].median, copied.numel() * copied.element_size()
     share = samples["copy"].median / seconds
-    return Figure(
-        name=f"gather on the device, [{BATCH}, {LENGTH}, {copied.shape[2]}]",
-        goal="60 % of the bandwidth of a copy",
-        measured=f"{BATCH / seconds:,.0f} frames/s, {size / seconds / GIB:,.1f} GiB/s written",
-        ratio=f"{share:.2f} of a copy",
-        is_reached=judged(device, share >= 0.6),
-        samples=samples,
-    )
+    return [
+        Figure(
+            name=f"gather on the device, [{BATCH}, {LENGTH}, {copied.shape[2]}]",
+            goal="60 % of the bandwidth of a copy",
+            measured=f"{BATCH / seconds:,.0f} frames/s, {size / seconds / GIB:,.1f} GiB/s written",
+            ratio=f"{share:.2f} of a copy",
+            is_reached=judged(device, share >= 0.6),
+            samples=samples,
+        )
+    ]
 
 
-def stepping(market: Scene, device: torch.device, repeats: int) -> Figure:
-    """Training steps a second, by what of the matrix peak they take."""
+def one_learner(market: Scene, device: torch.device, repeats: int) -> list[Figure]:
+    """A year of minutes, by a stretch as long as what is remembered (a GPU takes as many of them as make a year); and
+    its training steps, by what of the matrix peak they take."""
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):  # of the fused one it counts nothing on a processor
         (first,) = Learning.of(market, torch.device("cpu")).go(60)
     each = counter.get_total_flops() / max(len(first.steps), 1)
-    took, closes, notes = Samples(), closes_on(device).tried, []
-    for _ in range(min(repeats, 3)):
-        learning = begun(market, device)
-        before = learning.learners[0].number
-        whole = learning.timed(closes)
-        steps = learning.learners[0].number - before
-        took.runs.append(Sample(whole.wall / steps, whole.processor / steps))
-        if graphs := learning.learners[0].graphs:
-            vain = sum(each is None for each in graphs.recorded.values())
-            notes = [f"{len(graphs.recorded) - vain} kinds of work are recorded, {vain} could not be"]
-    peak = matrix_peak(device)
-    return Figure(
-        name="training steps, batch 32, one learner, predictions included",
-        goal="reported",
-        measured=f"{1 / took.median:,.0f} steps/s, {each / 1e6:,.0f} MFLOP each",
-        ratio=f"{each / took.median / peak:.1%} of {peak / 1e12:,.2f} TFLOP/s, float32",
-        is_reached=None,
-        samples={"a step": took},
-        notes=[*notes, *device_share(market, device)],
-    )
-
-
-def a_year(market: Scene, device: torch.device, repeats: int) -> Figure:
-    """A year of minutes, by a stretch as long as what is remembered; a GPU takes as many of them as make a year."""
-    took, closes = Samples(), closes_on(device).tried
+    took, closes, steps = Samples(), closes_on(device).tried, 0
     for _ in range(-(-YEAR // closes) if device.type == "cuda" else repeats):
-        took.runs.append(begun(market, device).timed(closes))
-    whole = took.median * YEAR / closes
-    said = f"{closes / took.median:,.0f} closes/s: {whole:,.0f} s at the rate of {closes:,} closes"
-    return Figure(
-        name="one year of 1m, default model and cadence",
-        goal="60 s on one H200; 900 s on two cores",
-        measured=said,
-        ratio=f"{whole / (60 if device.type == 'cuda' else 900):.2f} of the limit",
-        is_reached=judged(device, whole <= 60),
-        samples={f"{closes:,} closes": took},
-    )
+        one = begun(market, device)
+        before = one.learners[0].number
+        took.runs.append(one.timed(closes))
+        steps = one.learners[0].number - before  # the same each time
+    notes = list(device_share(market, device))
+    if graphs := one.learners[0].graphs:
+        vain = sum(recorded is None for recorded in graphs.recorded.values())
+        notes.append(f"{len(graphs.recorded) - vain} kinds of work are recorded, {vain} could not be")
+    peak, whole = matrix_peak(device), took.median * YEAR / closes
+    return [
+        Figure(
+            name="one year of 1m, default model and cadence",
+            goal="60 s on one H200; 900 s on two cores",
+            measured=f"{closes / took.median:,.0f} closes/s: {whole:,.0f} s at the rate of {closes:,} closes",
+            ratio=f"{whole / (60 if device.type == 'cuda' else 900):.2f} of the limit",
+            is_reached=judged(device, whole <= 60),
+            samples={f"{closes:,} closes": took},
+            notes=notes,
+        ),
+        Figure(
+            name="training steps, batch 32, one learner, predictions included",
+            goal="reported",
+            measured=f"{steps / took.median:,.0f} steps/s, {each / 1e6:,.0f} MFLOP each",
+            ratio=f"{steps * each / took.median / peak:.1%} of {peak / 1e12:,.2f} TFLOP/s, float32",
+            is_reached=None,
+            samples={f"{steps:,} steps": took},
+        ),
+    ]
 
 
-def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
+def sweeping(market: Scene, device: torch.device, repeats: int) -> list[Figure]:
     """The cost of many learners at once over that of one."""
     counts = [count for count in (1, 4, 16, 64, MOST) if device.type == "cuda" or count <= 16]
     took, closes = {count: Samples() for count in counts}, closes_on(device).swept
@@ -236,14 +233,16 @@ def sweeping(market: Scene, device: torch.device, repeats: int) -> Figure:
                 took[count].runs.append(begun(market, device, count).timed(closes))
     costs = {count: each.median / took[1].median for count, each in took.items()}
     most = max(count for count in counts if count <= 64)
-    return Figure(
-        name="learners at once, as one computation",
-        goal="64 for less than 6 times one",
-        measured=", ".join(f"{count}: {cost:.1f}" for count, cost in costs.items()),
-        ratio=f"{most} cost {costs[most]:.1f} times one",
-        is_reached=judged(device, costs[most] < 6),
-        samples={f"{count} learners, {closes} closes": each for count, each in took.items()},
-    )
+    return [
+        Figure(
+            name="learners at once, as one computation",
+            goal="64 for less than 6 times one",
+            measured=", ".join(f"{count}: {cost:.1f}" for count, cost in costs.items()),
+            ratio=f"{most} cost {costs[most]:.1f} times one",
+            is_reached=judged(device, costs[most] < 6),
+            samples={f"{count} learners, {closes} closes": each for count, each in took.items()},
+        )
+    ]
 
 
 def matrix_peak(device: torch.device) -> float:
