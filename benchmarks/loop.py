@@ -142,7 +142,7 @@ def _watched() -> list[Watched]:
     from hindsight.training import engine, loop, objective
 
     return [
-        (objective.Supervised, "step", "training steps (forward, backward, optimizer)"),
+        (engine, "train_step", "training steps (forward, backward, optimizer)"),
         (engine, "ask", "predictions (forward)"),
         (loop, "land", "predictions, to memory"),
         (Blocks, "gather", "frames gathered"),

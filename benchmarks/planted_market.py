@@ -12,7 +12,7 @@ from benchmarks.homes import new_folder, record_from
 from hindsight.decide import decide
 from hindsight.exchange.simulated import OPENING, SimulatedVenue
 from hindsight.exchange.sources import open_source
-from hindsight.inference.predictions import log_loss, of_what_came
+from hindsight.inference.losses import log_loss, of_what_came
 from hindsight.market.streams import Stream, Window
 from hindsight.settings import Settings, load
 from hindsight.store.book_tables import write_order_book

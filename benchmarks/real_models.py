@@ -25,7 +25,7 @@ from benchmarks.fresh import CHECKOUT
 from benchmarks.homes import scratch
 from benchmarks.real_scores import report
 from benchmarks.real_trial import HINDSIGHT, REFIT, WITHOUT_REPLAY, Trial, learn_in_loop, refit
-from hindsight.training.step import Hyperparameters
+from hindsight.training.hyperparameters import Hyperparameters
 
 
 def main() -> None:

@@ -106,9 +106,8 @@ def _watched() -> list[Watched]:
         (Blocks, "gather", "gather"),
         (objective.Supervised, "batch", "batch"),
         (objective.Supervised, "corrective", "corrective"),
-        (objective.Supervised, "step", INSIDE),
+        (engine, "train_step", INSIDE),
         (q_learning.QLearning, "corrective", "corrective"),
         (q_learning.QLearning, "batch", "batch"),
         (q_learning.QLearning, "remembered", "transitions"),
-        (q_learning.QLearning, "step", INSIDE),
     ]

@@ -15,10 +15,10 @@ from hindsight.inference.shape import FrameShape, Read, frame_shape
 from hindsight.market.streams import Stream
 from hindsight.recall_blocks import deadline
 from hindsight.settings import Settings
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.loop import Cadence
 from hindsight.training.models.registry import model_of
 from hindsight.training.replay import ReplayRule
-from hindsight.training.step import Hyperparameters
 
 logger = logging.getLogger(__name__)
 

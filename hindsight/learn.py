@@ -33,9 +33,9 @@ from hindsight.store.training_tables import newest_hyperparameters, newest_step
 from hindsight.store.warehouse import Warehouse
 from hindsight.teaching import LIVE_PATIENCE_SECONDS, taught_by_us
 from hindsight.training.engine import alone
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.learner import Learner, tensors_of
 from hindsight.training.loop import lesson
-from hindsight.training.step import Hyperparameters
 from hindsight.write import LearnReport, publish, write
 
 REST_FACTOR = 10  # a model that took too long rests for so many times of what it may take

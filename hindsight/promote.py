@@ -16,7 +16,8 @@ import polars as pl
 
 from hindsight.inference.evidence import Evidence, paired_evidence
 from hindsight.inference.labels import Labels
-from hindsight.inference.predictions import SERVED, reference_losses
+from hindsight.inference.losses import reference_losses
+from hindsight.inference.predictions import SERVED
 from hindsight.market.streams import Stream, to_ms
 from hindsight.settings import Settings
 from hindsight.store.promotion_tables import PROMOTION, serving

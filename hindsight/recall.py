@@ -36,6 +36,7 @@ from hindsight.store.tape_changes import pivots_for
 from hindsight.store.training_tables import first_step, kept_checkpoints, newest_step, read_steps, times_used
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.checkpoints import Tensors, load, not_finite
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.learner import Learner, new_learner, restore
 from hindsight.training.loop import train
 from hindsight.training.memory import Memory
@@ -43,7 +44,6 @@ from hindsight.training.models.registry import Model, model_of
 from hindsight.training.replay import Draw
 from hindsight.training.resident import on_device
 from hindsight.training.scores import first_scored
-from hindsight.training.step import Hyperparameters
 
 logger = logging.getLogger(__name__)
 

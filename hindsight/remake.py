@@ -30,9 +30,9 @@ from hindsight.store.inference_tables import find_reference, find_schema
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.training_tables import newest_hyperparameters
 from hindsight.store.warehouse import Warehouse
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.models.registry import model_of
 from hindsight.training.predict import forward
-from hindsight.training.step import Hyperparameters
 
 TOLERANCE = 1e-6
 CURE = "Record the candles of that window again, from the same venue, and ask again"

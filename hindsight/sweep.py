@@ -37,7 +37,8 @@ from hindsight.configured import (
 from hindsight.errors import ModelBroken, SettingRefused
 from hindsight.inference.evidence import paired_evidence
 from hindsight.inference.labels import PENDING, Labels
-from hindsight.inference.predictions import SERVED, reference_losses
+from hindsight.inference.losses import reference_losses
+from hindsight.inference.predictions import SERVED
 from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.promote import HORIZONS_PER_BLOCK

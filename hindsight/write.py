@@ -6,7 +6,6 @@ the piece at hand and nothing else.
 
 import logging
 import math
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -35,7 +34,7 @@ from hindsight.store.promotion_tables import append_promotion
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import replace_scores
 from hindsight.training.checkpoints import not_finite, remove
-from hindsight.training.learner import Learner
+from hindsight.training.learner import Learner, copy_of
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
 from hindsight.training.models.registry import may_read, model_of
@@ -215,7 +214,7 @@ def _look(subject: Subject, learner: Learner, piece: Piece, end: int, snapshots:
     )
     if is_promoted:
         subject.champion = Champion(checkpoint_id=learner.number, since_row=end - 1)
-        learner.serving = deepcopy(learner.average)
+        learner.serving = copy_of(learner.average)
         learner.serving_id = learner.number
         snapshots[:] = [taken for taken in snapshots if taken.number != learner.number]
         taken = latest_snapshot(learner, end - 1, piece.market.labels, piece.memory, settings.score_window)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from hindsight.errors import DeviceFailed
 from hindsight.learn import learn, learn_live
 from hindsight.settings import Settings
-from hindsight.training.objective import Supervised
+from hindsight.training import engine
 from tests.conftest import VENUE_DAYS
 
 TABLES = {"inference_references": "made_at", "outcomes": "settled_at, kind, made_at", "training_steps": "step"}
@@ -18,15 +19,15 @@ TABLES = {"inference_references": "made_at", "outcomes": "settled_at, kind, made
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twentieth training step finds the memory of the GPU full."""
-    taken, usual = [], Supervised.step
+    taken, usual = [], engine.train_step
 
-    def step(self: Supervised, learner: object, batch: object) -> object:
-        taken.append(batch)
+    def step(*given: Any) -> object:
+        taken.append(given)
         if len(taken) == 20:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nGPU 0 has …")
-        return usual(self, learner, batch)
+        return usual(*given)
 
-    monkeypatch.setattr(Supervised, "step", step)
+    monkeypatch.setattr(engine, "train_step", step)
 
 
 @pytest.mark.usefixtures("failing")

@@ -76,7 +76,6 @@ class Brittle(nn.Module):
         self.shape, self.config, sizes = shape, config, sizes_of(shape)
         self.hidden = nn.Linear(sum(channels for _, channels in sizes.sequences) + sizes.context, config.width)
         self.heads = Opinion(config.width)
-        self.heads.hold_none()
 
     def forward(self, frame):
         if self.config.is_loud and HURT.exists():

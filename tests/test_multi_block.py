@@ -79,7 +79,6 @@ class Listener(nn.Module):
         self.shape, sizes = shape, sizes_of(shape)
         self.hidden = nn.Linear(sum(channels for _, channels in sizes.sequences) + sizes.context, config.width)
         self.heads = Opinion(config.width)
-        self.heads.hold_none()
 
     def forward(self, frame):
         seen = views(frame, self.shape)

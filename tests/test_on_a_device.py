@@ -47,9 +47,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is recorded from now on, by name; "" for what was tried in vain."""
     names, usual = list[str](), Graphs._record
 
-    def record(self: Graphs, key: tuple, *given: object) -> object:
-        found = usual(self, key, *given)
-        names.append(key[0][0] if found else "")
+    def record(self: Graphs, name: tuple[str, ...], *given: object) -> object:
+        found = usual(self, name, *given)
+        names.append(name[0] if found else "")
         return found
 
     monkeypatch.setattr(Graphs, "_record", record)
@@ -122,12 +122,16 @@ def test_what_is_learned_in_parts_is_what_is_learned_at_once(
 
 @pytest.mark.parametrize("model", ["cnn", "lstm"])
 def test_a_sweep_ranks_as_on_the_processor(
-    venue_home: Settings, model: str, monkeypatch: pytest.MonkeyPatch, recorded: list[str]
+    venue_home: Settings,
+    copy_home: Callable[..., Settings],
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    recorded: list[str],
 ):
     """Of many learners as one computation, and of those that cannot be one."""
-    window, rows = Window(start=VENUE_DAYS.start, end=UNTIL), []
+    home, window, rows = copy_home(venue_home), Window(start=VENUE_DAYS.start, end=UNTIL), []
     for where in (nullcontext(), on_device(monkeypatch)):
         with where:
-            rows.append(sweep(venue_home, venue_home.streams[0], model, window, {"learning_rate": ["0.0002", "0.01"]}))
+            rows.append(sweep(home, home.streams[0], model, window, {"learning_rate": ["0.0002", "0.01"]}))
     assert set(recorded) == ({"steps", "say"} if model == "cnn" else {"step", "say"})
     assert_alike(*(each.drop("seconds", "device") for each in rows))

@@ -22,7 +22,8 @@ from hindsight.configured import schema_of, shape_of
 from hindsight.errors import LearnerBusy, SchemaMismatch, SettingRefused
 from hindsight.exchange.sources import open_source
 from hindsight.inference.evidence import MINIMUM_BLOCKS
-from hindsight.inference.predictions import SERVED, log_loss
+from hindsight.inference.losses import log_loss
+from hindsight.inference.predictions import SERVED
 from hindsight.learn import learn, learn_live
 from hindsight.market.streams import Window
 from hindsight.promote import HORIZONS_PER_BLOCK

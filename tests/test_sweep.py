@@ -20,8 +20,8 @@ from hindsight.store.sweep_tables import read_sweeps
 from hindsight.store.warehouse import Warehouse
 from hindsight.sweep import grid_of, sweep, variations
 from hindsight.sweep_printing import print_sweep
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.learner import Learner, new_learner
-from hindsight.training.step import Hyperparameters
 from tests.conftest import VENUE_DAYS
 
 GRID = {"learning_rate": ["0.0002", "0.01"], "train_every": ["60", "30"]}  # the first of each are those of the home

@@ -15,7 +15,7 @@ from benchmarks.peers.environments import take
 from benchmarks.peers.freqai import CANDLES, END, FREQAI, JOBS, OURS, THEIRS, our_learning
 from benchmarks.peers.turns import Taken
 from hindsight.inference.evidence import Evidence, paired_evidence
-from hindsight.inference.predictions import log_loss, of_what_came
+from hindsight.inference.losses import log_loss, of_what_came
 from hindsight.market.streams import to_ms
 
 COUNT, EVERY = 10_000, 500

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hindsight.errors import ModelBroken, SettingRefused
 from hindsight.inference.gate import EQUAL, MIXTURE, NOBODY, walk
 from hindsight.inference.gate_state import GateState, columns
-from hindsight.inference.predictions import MINIMUM_PROBABILITY
+from hindsight.inference.losses import MINIMUM_PROBABILITY
 
 CONTEXT_LIMIT = 3.0  # scales from the centre, beyond which a feature counts as so far
 # Below this many closes the gate runs as plain Python, because importing numba costs more than it saves.

@@ -1,6 +1,6 @@
-"""Positions: what a model with action values holds after each close, and how much its experience is worth another look.
+"""Positions: what a model with action values holds after each close.
 
-Legend: N closes, one per tape row from `first_row` on; M experiences. An action is the position to hold from a close to
+Legend: N closes, one per tape row from `first_row` on. An action is the position to hold from a close to
 the next: SHORT, FLAT or LONG, always as its code; `POSITION[code]` is −1, 0 or 1. Action values q [N, 3, 3] are indexed
 [close, position held before, action], so that one forward pass over a stretch holds every path through it.
 
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hindsight.errors import ModelBroken, SettingRefused
+from hindsight.errors import ModelBroken
 
 SHORT, FLAT, LONG = 0, 1, 2
 POSITION = np.array([-1, 0, 1])
-LEAST_PRIORITY = 0.05
 
 Actions = NDArray[np.int8]
 Bools = NDArray[np.bool_]
@@ -70,31 +69,3 @@ def _best(q: Floats) -> Rows:
     is_best = q == q.max(axis=2, keepdims=True)
     chosen = np.where(is_best[:, :, FLAT], FLAT, is_best.argmax(axis=2))
     return np.where(np.diagonal(is_best, axis1=1, axis2=2), np.arange(3), chosen)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExperienceRule:
-    """What makes experience worth another look: `profit_share` of it is profit, 0 to 1; the rest is surprise."""
-
-    profit_share: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.profit_share <= 1:
-            raise SettingRefused(f"profit_share: expected 0 to 1, found {self.profit_share}")
-
-
-def priority(td_error: Floats, reward: Floats, rule: ExperienceRule) -> NDArray[np.float64]:
-    """LEAST_PRIORITY to 1 for each experience [M]: how far its value was off, and what it earned, if it earned.
-
-    Both are in units of what a candle usually moves, the scale of the frame; one such unit counts as half of the most.
-    An error that is not finite, or not known yet, is as large as can be. Raises ValueError for such a reward.
-    Source of the priority by |TD error|: Schaul et al., "Prioritized Experience Replay",
-    https://arxiv.org/abs/1511.05952, §3.3
-    """
-    if not np.isfinite(reward).all():
-        raise ValueError("expected finite rewards: what has no usable outcome is no experience")
-    # 1 − 1 / (1 + x) has a value at infinity, which x / (1 + x) has not.
-    surprise = 1 - 1 / (1 + np.abs(np.where(np.isnan(td_error), np.inf, td_error.astype(np.float64))))
-    profit = 1 - 1 / (1 + np.maximum(reward.astype(np.float64), 0))
-    mixed = (1 - rule.profit_share) * surprise + rule.profit_share * profit
-    return LEAST_PRIORITY + (1 - LEAST_PRIORITY) * mixed

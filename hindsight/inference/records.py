@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hindsight.inference import predictions as columns
 from hindsight.inference.frames import Frames
 from hindsight.inference.labels import EXPIRED, PENDING, PIVOT_TARGETS, UNUSABLE, VALIDATED, Labels
-from hindsight.inference.predictions import huber, log_loss, of_what_came
+from hindsight.inference.losses import huber, log_loss, of_what_came
 from hindsight.inference.references import inference_ids, target_times_ms
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream

@@ -43,7 +43,7 @@ def channels(frames_BLF: Tensor, norm_B4: Tensor) -> Tensor:
         "pivot_price": torch.log(kind["pivot_price"] / close_BL1) / (scale_B11 * age_K.sqrt()),
         "volume": (torch.log1p(kind["volume"]) - volume_mean_B11) / volume_scale_B11,
         "difference": kind["difference"] / unit_BL1,
-        "range": torch.log(kind["range"].clamp_min(LEAST) / unit_BL1),
+        "range": torch.log((kind["range"] / unit_BL1).clamp_min(LEAST)),
         "percent": (kind["percent"] - 50) / 50,
         "strength": (kind["strength"] - 25) / 25,
         "flow": (kind["flow"] / frames_BLF[..., KIND["volume"]][..., 1:].clamp_min(LEAST)).clamp(-4, 4) / 4,

@@ -80,8 +80,8 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
 
 def remove(path: Path) -> None:
     """Takes an evicted checkpoint off the disk; one that is gone already is no error."""
+    path.with_suffix(".json").unlink(missing_ok=True)  # what is left of it by a kill, the next eviction finds
     path.unlink(missing_ok=True)
-    path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -19,7 +19,7 @@ from hindsight.training.constants import constant
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.resident import Gathers
-from hindsight.training.step import LOSS_PARTS, Examples, Says, opinion, pull_of, to_tensors
+from hindsight.training.step import LOSS_PARTS, Examples, Says, opinion, pull_of, to_tensors, train_step
 
 _AGES = tuple(TARGET_AGES.tolist())
 Taught = TypeVar("Taught")
@@ -93,7 +93,8 @@ def ask(learner: Learner, frame: Frame[Tensor]) -> Tensor:
         if learner.serving is None:
             return found
         theirs = natural_units(opinion(learner.serving, frame, learner.hyper), frame.norm)
-        return torch.cat([found, theirs[:, SERVED]], dim=1)
+        served = constant(tuple(SERVED), theirs.device, torch.int64)
+        return torch.cat([found, theirs.index_select(1, served)], dim=1)
 
     return learner.run(("say", learner.serving_id, learner.hyper), say, frame)
 
@@ -124,5 +125,6 @@ def natural_units(output: ModelOutput, norm_B4: Tensor) -> Tensor:
 
 
 def _step(learner: Learner, batch: Any) -> Tensor:
-    loss = learner.objective.step(learner, batch)
+    learning = (learner.model, learner.average, learner.optimizer)
+    loss = train_step(*learning, batch, learner.hyper, learner.pull, learner.objective.loss)
     return torch.stack([getattr(loss, name) for name in LOSS_PARTS])

@@ -8,6 +8,7 @@ as before. Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-gra
 import logging
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_DONE = 3
 # Models learn side by side in threads, and a process can record one thing at a time.
-_ONE_AT_A_TIME = Lock()
+_RECORDING = Lock()
 Given = TypeVar("Given")
 
 
@@ -40,15 +41,19 @@ class Graphs:
     pool: Any = None  # of memory, shared: one graph plays at a time
     aside: torch.cuda.Stream | None = None  # where what is recorded later is done at first
 
-    def run(self, name: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
+    def run(self, name: tuple[Any, ...], work: Callable[[Given], Tensor], given: Given) -> Tensor:
         """`work(given)`: a tensor. All else that it reads must stay at its place, and it must not wait for the device.
 
-        `name` stands for whatever besides the tensors of `given` would make it other work.
+        `name` is a word, and whatever besides the tensors of `given` would make it other work.
         """
         tensors = tensors_in(given)
         key = (name, tuple((each.shape, each.dtype) for each in tensors))
-        if key not in self.recorded and self.done.get(key, 0) >= FIRST_DONE:
-            self.recorded[key] = self._record(key, work, given)
+        # Who finds another recording does not wait for it, which may hang, and is recorded some other time.
+        if key not in self.recorded and self.done.get(key, 0) >= FIRST_DONE and _RECORDING.acquire(blocking=False):
+            try:
+                self.recorded[key] = self._record(name, work, given)
+            finally:
+                _RECORDING.release()
         recorded = self.recorded.get(key)
         if recorded is None:
             self.done[key] = self.done.get(key, 0) + 1
@@ -58,19 +63,20 @@ class Graphs:
         recorded.graph.replay()
         return recorded.found.clone()
 
-    def _record(self, key: Hashable, work: Callable[[Given], Tensor], given: Given) -> Recorded | None:
+    def _record(self, name: tuple[Any, ...], work: Callable[[Given], Tensor], given: Given) -> Recorded | None:
         self.pool = self.pool or torch.cuda.graph_pool_handle()
         kept = with_tensors(given, Tensor.clone)
         graph = torch.cuda.CUDAGraph()
         try:
             # The others go on meanwhile: in the usual mode, what they ask of the device would fail, and this with it.
-            with _ONE_AT_A_TIME, torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            recording = torch.cuda.graph(graph, pool=self.pool, stream=_apart(), capture_error_mode="thread_local")
+            with torch.cuda.stream(torch.cuda.current_stream()), recording:  # one that fails stays on its own stream
                 found = work(kept)
         except RuntimeError as error:
             self.pool = None  # later recordings share nothing with one that failed
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            logger.warning("%s is not recorded as a CUDA graph, and done launch by launch: %s", key, error)
+            logger.warning("'%s' is not recorded as a CUDA graph, and done launch by launch: %s", name[0], error)
             return None
         return Recorded(graph, tensors_in(kept), found)
 
@@ -84,12 +90,18 @@ class Graphs:
         return found
 
 
+@cache
+def _apart() -> torch.cuda.Stream:
+    """The stream on which is recorded: none of those that learners work on, which come from another pool."""
+    return torch.cuda.Stream(priority=-1)
+
+
 def graphs_for(device: torch.device) -> Graphs | None:
     """Where what is recorded on the device is kept: of a processor there is nothing to record."""
     return None if device.type == "cpu" else Graphs()
 
 
-def played(graphs: Graphs | None, name: Hashable, work: Callable[[Given], Tensor], given: Given) -> Tensor:
+def played(graphs: Graphs | None, name: tuple[Any, ...], work: Callable[[Given], Tensor], given: Given) -> Tensor:
     """`work(given)`; where there are graphs, as one that is recorded once: see `Graphs.run`."""
     return work(given) if graphs is None else graphs.run(name, work, given)
 

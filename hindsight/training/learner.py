@@ -1,9 +1,10 @@
 """A learner from nothing, to tensors, and back from them: everything that continues a model bit for bit."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +13,11 @@ from hindsight.errors import CheckpointUnreadable
 from hindsight.inference.shape import FrameShape
 from hindsight.training.checkpoints import Tensors
 from hindsight.training.graphs import Given, Graphs, graphs_for, played
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.metrics import Metric
 from hindsight.training.models.registry import model_of
 from hindsight.training.objective import Objective
-from hindsight.training.step import Hyperparameters, make_optimizer
+from hindsight.training.step import make_optimizer
 
 _ONE_AT_A_TIME = Lock()
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
@@ -43,7 +45,7 @@ class Learner:
     trained_row: int | None = None  # at whose close the last step was, once there was one
     born_at: int = 0  # the steps behind an older lineage of another schema, if there was one
 
-    def run(self, name: Hashable, work: Callable[[Given], torch.Tensor], given: Given) -> torch.Tensor:
+    def run(self, name: tuple[Any, ...], work: Callable[[Given], torch.Tensor], given: Given) -> torch.Tensor:
         """`work(given)`, on a GPU as a graph that is recorded once; see `Graphs.run`."""
         return played(self.graphs, name, work, given)
 
@@ -56,7 +58,7 @@ def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape:
         module = kind.build(kind.config, shape).to(device)
     return Learner(
         model=module,
-        average=deepcopy(module).requires_grad_(False),
+        average=copy_of(module),
         optimizer=make_optimizer(module, hyper),
         number=0,
         shape=shape,
@@ -68,6 +70,15 @@ def new_learner(model: str, hyper: Hyperparameters, device: torch.device, shape:
         pull=torch.zeros((), device=device),
         graphs=graphs_for(device),
     )
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A copy that predicts and does not learn."""
+    copy = deepcopy(module).requires_grad_(False)
+    for each in copy.modules():
+        if isinstance(each, nn.RNNBase):
+            each.flatten_parameters()  # cuDNN wants them in one piece, and says so at every call where they are not
+    return copy
 
 
 def tensors_of(learner: Learner) -> Tensors:
@@ -86,7 +97,10 @@ def restore(learner: Learner, tensors: Tensors, number: int) -> None:
         learner.model.load_state_dict(_below(tensors, "model."))
         learner.average.load_state_dict(_below(tensors, "average."))
         for name, parameter in learner.model.named_parameters():
-            state = {moment: tensors[f"optimizer.{name}.{moment}"].to(learner.device, copy=True) for moment in _MOMENTS}
+            own = _below(tensors, f"optimizer.{name}.")
+            if not own:
+                continue  # it has never had a gradient
+            state = {moment: own[moment].to(learner.device, copy=True) for moment in _MOMENTS}
             if state["exp_avg"].shape != parameter.shape:
                 raise KeyError(f"optimizer.{name}: expected {list(parameter.shape)}")
             learner.optimizer.state[parameter] = state

@@ -21,7 +21,8 @@ from hindsight.inference.blocks import Blocks
 from hindsight.inference.drift import Drift, DriftRule, drifts, first_row_needed
 from hindsight.inference.frames import Tape
 from hindsight.inference.labels import VALIDATED, Labels
-from hindsight.inference.predictions import BUY, log_loss, of_what_came
+from hindsight.inference.losses import log_loss, of_what_came
+from hindsight.inference.predictions import BUY
 from hindsight.training.engine import Lesson, Train, do
 from hindsight.training.learner import Learner
 from hindsight.training.memory import Memory
@@ -32,7 +33,7 @@ from hindsight.training.resident import Gathers, on_device
 from hindsight.training.step import LOSS_PARTS, Examples
 
 Rows = NDArray[np.int64]
-Prove = Callable[[Blocks, "Memory", Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
+Prove = Callable[[Blocks, Memory, Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,8 @@ def lesson(
             land(learner, memory, aloft)
         drift = drifted(labels, memory, row, cadence) if trigger == "drift" else None
         before = learner.number
-        for nth in range({"drift": cadence.retrain_steps if drift else 0}.get(trigger, 1)):
+        steps = 1 if trigger != "drift" else cadence.retrain_steps if drift else 0
+        for nth in range(steps):
             settled = newly_settled(labels, memory, row, trigger)
             if prove is not None:
                 settled = settled[prove(blocks, memory, settled)]

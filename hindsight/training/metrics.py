@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from hindsight.inference.labels import Labels
-from hindsight.inference.predictions import window_loss
+from hindsight.inference.losses import window_loss
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.memory import Memory
-from hindsight.training.step import Hyperparameters
 
 Direction = Literal["lower", "higher"]
 

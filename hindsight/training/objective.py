@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.market.streams import Stream
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.memory import Memory
 from hindsight.training.resident import Gathers
 from hindsight.training.step import (
     Batch,
     Examples,
-    Hyperparameters,
     Loss,
     Says,
     loss_of,
     make_batch,
     to_tensors,
-    train_step,
 )
 
 if TYPE_CHECKING:
@@ -54,13 +53,9 @@ class Objective(Protocol):
         close of its event."""
         ...
 
-    def step(self, learner: "Learner", batch: Any) -> Loss:
-        """Changes the weights of the learner, and says what the loss on the batch was before."""
-        ...
-
     def loss(self, says: Says, mean_says: Says, batch: Any, hyper: Hyperparameters) -> Loss:
-        """The loss on a batch by what the weights that learn say, and their running mean. Many learners at once are
-        taught by it instead of by `step`; nothing in it may wait for the device."""
+        """The loss on a batch by what the weights that learn say, and their running mean. Nothing in it may wait for
+        the device."""
         ...
 
     def records(
@@ -91,10 +86,6 @@ class Supervised:
     def batch(self, blocks: Gathers, labels: Labels, examples: Examples, device: torch.device) -> Batch:
         frame = to_tensors(blocks.gather(examples.rows, examples.norm_params), device)
         return make_batch(frame, labels, examples, device)
-
-    def step(self, learner: "Learner", batch: Batch) -> Loss:
-        learning = (learner.model, learner.average, learner.optimizer)
-        return train_step(*learning, batch, learner.hyper, learner.pull, self.loss)
 
     def loss(self, says: Says, mean_says: Says, batch: Batch, hyper: Hyperparameters) -> Loss:
         return loss_of(says(batch.frame), batch, hyper)

@@ -23,11 +23,11 @@ from torch import Tensor
 from hindsight.inference.blocks import Frame
 from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import Labels
-from hindsight.inference.positions import ExperienceRule, priority
 from hindsight.inference.references import inference_ids
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
 from hindsight.training.constants import constant
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.memory import Memory
 from hindsight.training.metrics import Measured, Metric
 from hindsight.training.models.opinion import ModelOutput
@@ -35,14 +35,12 @@ from hindsight.training.resident import Gathers
 from hindsight.training.step import (
     Batch,
     Examples,
-    Hyperparameters,
     Loss,
     Says,
     loss_of,
     make_batch,
     packed,
     to_tensors,
-    train_step,
     weighted_mean,
 )
 from hindsight.training.transitions import (
@@ -60,6 +58,8 @@ if TYPE_CHECKING:
     from hindsight.training.learner import Learner
 
 HIGH_SHARE = 0.25  # of what replay may draw that is of high priority
+LEAST_PRIORITY = 0.05
+PROFIT_SHARE = 0.3  # of a priority; the rest is surprise
 BASIS_POINTS = 10_000  # in one
 PACKED = ("rewards_B3", "reached_B3", "discount_B", "cost_B", "known_B")  # of a transition, on the device
 _TURNOVER = tuple(TURNOVER.ravel().tolist())
@@ -129,10 +129,6 @@ class QLearning:
             **packed({name: getattr(examples, name) for name in PACKED}, device),
         )
 
-    def step(self, learner: "Learner", batch: ValueBatch) -> Loss:
-        learning = (learner.model, learner.average, learner.optimizer)
-        return train_step(*learning, batch, learner.hyper, learner.pull, self.loss)
-
     def loss(self, says: Says, mean_says: Says, batch: ValueBatch, hyper: Hyperparameters) -> Loss:
         target_B3, answers = targets(says, mean_says, batch), batch.answers
         output = says(answers.frame)
@@ -184,9 +180,26 @@ def prioritise(memory: Memory, labels: Labels, row: int, hyper: Hyperparameters)
         settled = settle(labels, memory, at, row, hyper)
         known = np.isfinite(settled.td_error)
         at, earned = at[known], settled.reward[known] / memory.norm_params[at[known], 1]
-        memory.priorities[at] = priority(settled.td_error[known], earned, ExperienceRule())
+        memory.priorities[at] = priority(settled.td_error[known], earned)
         memory.prioritised = stop
     return stop
+
+
+def priority(td_error: Floats, reward: Floats) -> NDArray[np.float64]:
+    """LEAST_PRIORITY to 1 for each experience: how far its value was off, and what it earned, if it earned.
+
+    Both are in units of what a candle usually moves, the scale of the frame; one such unit counts as half of the most.
+    An error that is not finite, or not known yet, is as large as can be. Raises ValueError for such a reward.
+    Source of the priority by |TD error|: Schaul et al., "Prioritized Experience Replay",
+    https://arxiv.org/abs/1511.05952, §3.3
+    """
+    if not np.isfinite(reward).all():
+        raise ValueError("expected finite rewards: what has no usable outcome is no experience")
+    # 1 − 1 / (1 + x) has a value at infinity, which x / (1 + x) has not.
+    surprise = 1 - 1 / (1 + np.abs(np.where(np.isnan(td_error), np.inf, td_error.astype(np.float64))))
+    profit = 1 - 1 / (1 + np.maximum(reward.astype(np.float64), 0))
+    mixed = (1 - PROFIT_SHARE) * surprise + PROFIT_SHARE * profit
+    return LEAST_PRIORITY + (1 - LEAST_PRIORITY) * mixed
 
 
 @torch.no_grad()

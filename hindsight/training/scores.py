@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 
 from hindsight.inference.frames import COLUMN, Frames, Tape
 from hindsight.inference.labels import PENDING, VALIDATED, Labels
-from hindsight.inference.predictions import BUY, CANDLE, NEXT_HIGH, TREND, huber, log_loss
+from hindsight.inference.losses import huber, log_loss
+from hindsight.inference.predictions import BUY, CANDLE, NEXT_HIGH, TREND
 from hindsight.market.streams import EPOCH, Stream
 from hindsight.training.channels import channels
 from hindsight.training.memory import Memory

@@ -79,6 +79,7 @@ class Stack:
         self.learners = learners
         first = learners[0]
         self.skeleton = deepcopy(first.model).to("meta")
+        self.learns = {name: weights.requires_grad for name, weights in first.model.named_parameters()}
         self.weights = _stacked([learner.model for learner in learners])
         self.means = _stacked([learner.average for learner in learners])
         self.moments = {
@@ -146,7 +147,7 @@ class Stack:
     def _train(self, at: Tensor, batch: Any, pull_S: Tensor) -> Tensor:
         """The parts of the loss [S, 6] on a batch each, after which each has taken its step."""
         objective, hyper = self.learners[0].objective, self.learners[0].hyper
-        weights = {name: each[at].requires_grad_() for name, each in self.weights.items()}
+        weights = {name: each[at].requires_grad_(self.learns[name]) for name, each in self.weights.items()}
         means = {name: each[at] for name, each in self.means.items()}
 
         def lose(weights: Weights, means: Weights, *given: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,8 +156,9 @@ class Stack:
             return loss.total, torch.stack([getattr(loss, name).detach() for name in LOSS_PARTS])
 
         total_S, parts_S6 = vmap(lose)(weights, means, *tensors_in(batch))
-        gradients = torch.autograd.grad(total_S.sum(), list(weights.values()))
-        self._step(at, dict(zip(weights, gradients, strict=True)), pull_S)
+        asked = {name: each for name, each in weights.items() if self.learns[name]}
+        found = zip(asked, torch.autograd.grad(total_S.sum(), list(asked.values()), allow_unused=True), strict=True)
+        self._step(at, {name: gradient for name, gradient in found if gradient is not None}, pull_S)
         return parts_S6
 
     @torch.no_grad()

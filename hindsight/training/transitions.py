@@ -18,8 +18,8 @@ from hindsight.inference.frames import Frames, Rows
 from hindsight.inference.labels import Labels
 from hindsight.inference.positions import FLAT, POSITION, hold_along
 from hindsight.inference.trading import rewards_of, rewards_of_all
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.memory import Memory
-from hindsight.training.step import Hyperparameters
 
 EXTRAS = ("previous", "action", "q_short", "q_flat", "q_long")  # q of the three actions, from `previous`
 PREVIOUS, ACTION, Q = 0, 1, slice(2, 5)

@@ -7,17 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hindsight.errors import ModelBroken, SettingRefused
+from hindsight.errors import ModelBroken
 from hindsight.inference.positions import (
     FLAT,
-    LEAST_PRIORITY,
     LONG,
     POSITION,
     SHORT,
     Decided,
-    ExperienceRule,
     hold_along,
-    priority,
 )
 
 FIRST_ROW = 28_000_000
@@ -144,39 +141,3 @@ def test_values_that_are_none_are_refused_by_their_row(wrong: float):
 def test_arguments_that_cannot_be_are_refused(change: dict):
     with pytest.raises(ValueError, match=r"expected .*found"):
         hold_along(**{"q": np.zeros((4, 3, 3)), "first_row": 0} | change)
-
-
-# What experience is worth ----------------------------------------------------------------------------------------
-
-
-@given(
-    td_error=st.lists(st.floats(allow_nan=True), min_size=1, max_size=20),
-    reward=st.floats(-1e6, 1e6),
-    share=st.floats(0, 1),
-)
-def test_priorities_are_bounded_whatever_the_error(td_error: list[float], reward: float, share: float):
-    found = priority(np.array(td_error), np.full(len(td_error), reward), ExperienceRule(profit_share=share))
-    assert ((found >= LEAST_PRIORITY) & (found <= 1)).all()
-
-
-def test_priority_rises_with_the_size_of_the_error_and_with_profit_and_no_loss_adds_to_it():
-    rule = ExperienceRule(profit_share=0.3)
-    by_error = priority(np.array([0, 0.5, -1, 2, -9, np.inf]), np.zeros(6), rule)
-    assert (np.diff(by_error) > 0).all()
-    by_profit = priority(np.zeros(5), np.array([-9, 0, 0.5, 1, 9]), rule)
-    assert by_profit[0] == by_profit[1] == LEAST_PRIORITY
-    assert (np.diff(by_profit[1:]) > 0).all()
-    assert by_error[2] == pytest.approx(0.05 + 0.95 * 0.7 / 2), "one unit is half of the most"
-    assert by_profit[3] == pytest.approx(0.05 + 0.95 * 0.3 / 2)
-    assert priority(np.array([np.nan]), np.zeros(1), rule)[0] == by_error[-1], "unknown is as large as can be"
-
-
-def test_what_has_no_reward_has_no_priority():
-    with pytest.raises(ValueError, match="no usable outcome"):
-        priority(np.zeros(2), np.array([0.0, np.nan]), ExperienceRule())
-
-
-@pytest.mark.parametrize("wrong", [-0.1, 1.1, float("nan")])
-def test_a_share_that_makes_no_sense_is_refused(wrong: float):
-    with pytest.raises(SettingRefused, match="profit_share: expected 0 to 1, found"):
-        ExperienceRule(profit_share=wrong)

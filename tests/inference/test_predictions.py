@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 
 from hindsight.inference.labels import PENDING, VALIDATED, Labels, TrendRule, label
-from hindsight.inference.predictions import (
-    BUY,
-    MINIMUM_PROBABILITY,
-    NEXT_HIGH,
-    TREND,
-    WIDTH,
-    huber,
-    log_loss,
-    of_what_came,
-    trend_predicted,
-    window_loss,
-)
+from hindsight.inference.losses import MINIMUM_PROBABILITY, huber, log_loss, of_what_came, window_loss
+from hindsight.inference.predictions import BUY, NEXT_HIGH, TREND, WIDTH, trend_predicted
 
 FIRST_ROW, STEP_MS = 28_000_000, 60_000
 

@@ -14,12 +14,13 @@ from hindsight.settings import Settings
 from hindsight.store.market_tables import pivot_mark
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.engine import alone
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.loop import Cadence, Learned, lesson
 from hindsight.training.memory import Memory
 from hindsight.training.models.registry import OURS
 from hindsight.training.replay import ReplayRule
-from hindsight.training.step import Examples, Hyperparameters
+from hindsight.training.step import Examples, make_optimizer
 from tests.training.stand_in import Device, stood_in
 
 MODEL = "transformer"
@@ -113,6 +114,15 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     """A device beside the host's, as long as the test lasts."""
     with stood_in(monkeypatch) as device:
         yield device
+
+
+def with_idle_weights(learner: Learner) -> Learner:
+    """The same, with some weights that are held and some that nothing asks for."""
+    for module in (learner.model, learner.average):
+        next(module.parameters()).requires_grad_(False)
+        module.register_parameter("unused", torch.nn.Parameter(torch.ones(2, 2), requires_grad=module is learner.model))
+    learner.optimizer = make_optimizer(learner.model, learner.hyper)
+    return learner
 
 
 def learner_of(model: str) -> Callable[..., Learner]:

@@ -2,14 +2,15 @@
 
 It refuses what a GPU refuses: numbers of the host's and of the device's in one operation, and while work is recorded,
 whatever brings something there or waits for it. What is recorded is not done, and played it does the same again, at the
-same places and with the same numbers of Python's. It says nothing of kernels, of streams, or of speed.
+same places and with the same numbers of Python's. It says nothing of kernels, of what happens at the same time, or of
+speed. Where a GPU is, torch would take it for that: nobody stands in there.
 
 Source: torch.utils.backend_registration, https://docs.pytorch.org/docs/stable/notes/extending.html (tensor subclasses)
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -20,8 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 ops = torch.ops.aten
-# Whose result the host has to know before it can go on; with a mask in place of places, an index is one of them.
-WAIT = (ops._local_scalar_dense.default, ops.nonzero.default, ops.masked_select.default)
+# The host has to know their result before it can go on.
+WAIT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+# With a mask in place of places, it has to know that of an index.
 INDEX = (ops.index.Tensor, ops.index_put.default, ops.index_put_.default, ops._index_put_impl_.default)
 
 
@@ -30,9 +32,11 @@ class _Module(backend_registration._DummyBackendModule):
         return [torch.bfloat16]
 
 
-# With its first gradient torch starts a thread for every device that it knows: by then it has to know this one.
-backend_registration._setup_privateuseone_for_python_backend("standin", backend_module=_Module())
-STAND_IN = torch.device("standin:0")
+IS_NEEDED = not torch.cuda.is_available()
+if IS_NEEDED:
+    # With its first gradient torch starts a thread for every device that it knows: by then it has to know this one.
+    backend_registration._setup_privateuseone_for_python_backend("standin", backend_module=_Module())
+STAND_IN = torch.device("standin:0" if IS_NEEDED else "meta")
 _entered: list["Device"] = []
 
 
@@ -76,6 +80,8 @@ class Device(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits = 0
+        self.stream = Stream()
+        self.is_spoilt = False  # what is being recorded
         self.recorded: list[Callable[[], None]] | None = None  # while work is recorded: what is to be done
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -91,8 +97,8 @@ class Device(TorchDispatchMode):
         is_mixed = any(tensor.ndim for tensor in tensors if not isinstance(tensor, There))
         assert not is_mixed, f"{func} is asked for with tensors of the host's and of the device's"
         masks = [places for places in _tensors(args[1:2]) if places.dtype == torch.bool]
-        if func in WAIT or (func in INDEX and masks):
-            self.cross(True)
+        if masks if func in INDEX else WAIT & set(func.tags):
+            self.cross(is_waited_for=True)
         return self._do(func, args, kwargs)
 
     def _copy(self, func: Any, args: Any, kwargs: dict[str, Any], goes_there: bool) -> Any:
@@ -104,7 +110,8 @@ class Device(TorchDispatchMode):
             goes_there = goes_there or (comes_from_there and kwargs.get("device") is None)
         if comes_from_there and goes_there:
             return self._do(func, args, kwargs)
-        self.cross(comes_from_there)
+        is_nobody_waiting = kwargs.get("non_blocking", len(args) > 2 and args[2])
+        self.cross(is_waited_for=comes_from_there or not is_nobody_waiting)
         found = func(*tree_map(_held, args), **_here(kwargs))
         if func is ops.copy_.default:
             return args[0]
@@ -112,7 +119,7 @@ class Device(TorchDispatchMode):
 
     def _do(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Does it, on the device alone; what is recorded is not done, but for views, which do nothing."""
-        given, held_kwargs = tree_map(_held, args), _here(kwargs)
+        given, held_kwargs = tree_map(self._as_it_is, args), _here(kwargs)
         do = OF_GPUS.get(func, func)
         written = [place for place in _tensors((args, kwargs)) if isinstance(place, There)]
         if self.recorded is None:
@@ -127,10 +134,17 @@ class Device(TorchDispatchMode):
             self.recorded.append(lambda: _fill(places, do(*given, **held_kwargs)))
         return _there(found, written)
 
-    def cross(self, is_waited_for: bool) -> None:
-        """From the device to the host, which waits for it, or the other way: nothing that can be recorded."""
+    def _as_it_is(self, value: Any) -> Any:
+        """Where its numbers are; one of the host's is recorded as it is now."""
+        if self.recorded is not None and isinstance(value, Tensor) and not isinstance(value, There):
+            return value.clone()
+        return _held(value)
+
+    def cross(self, *, is_waited_for: bool) -> None:
+        """From one device to the other: nothing that can be recorded."""
         if self.recorded is not None:
-            raise RuntimeError("what is recorded " + ("waits for it" if is_waited_for else "brings it something"))
+            self.is_spoilt = True
+            raise RuntimeError("operation not permitted when stream is capturing")
         self.waits += is_waited_for
 
 
@@ -165,7 +179,7 @@ def _there(found: Any, written: Sequence[There]) -> Any:
 
 # What torch asks of the device by itself, as where Python makes a tensor there.
 def _copy_from(source: Tensor, place: Tensor, non_blocking: bool = False) -> Tensor:
-    entered().cross(isinstance(source, There))
+    entered().cross(is_waited_for=not non_blocking or isinstance(source, There))
     _held(place).copy_(_held(source))
     return place
 
@@ -176,7 +190,7 @@ _BELOW = {
     "_copy_from": _copy_from,
 }
 _LIBRARY = torch.library.Library("aten", "IMPL")
-for _name, _do in _BELOW.items():
+for _name, _do in _BELOW.items() if IS_NEEDED else ():
     _LIBRARY.impl(_name, _do, "PrivateUse1")
 
 
@@ -223,6 +237,9 @@ class Recording:
 class Stream:
     """Stands where `torch.cuda.Stream` does: all that is asked for is done at once, in its order."""
 
+    def __init__(self, priority: int = 0) -> None:
+        pass
+
     def wait_stream(self, other: "Stream") -> None:
         pass
 
@@ -230,15 +247,29 @@ class Stream:
 @contextmanager
 def stood_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     """While it lasts, the device is there, and work on it can be recorded."""
+    if not IS_NEEDED:
+        pytest.skip("a GPU is there: nobody stands in for it")
     device = Device()
 
     @contextmanager
-    def graph(recording: Recording, **_: Any) -> Iterator[None]:
-        device.recorded = recording.work
+    def graph(recording: Recording, *, stream: Stream, **_: Any) -> Iterator[None]:
+        before, device.stream = device.stream, stream
+        device.recorded, device.is_spoilt = recording.work, False
         try:
             yield
         finally:
             device.recorded = None
+            if device.is_spoilt:  # as in torch, which then stays on that stream
+                raise RuntimeError("operation failed due to a previous error during capture")
+            device.stream = before
+
+    @contextmanager
+    def on_stream(stream: Stream) -> Iterator[None]:
+        before, device.stream = device.stream, stream
+        try:
+            yield
+        finally:
+            device.stream = before
 
     usual = threading.Thread.run
 
@@ -251,8 +282,8 @@ def stood_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         "graph": graph,
         "graph_pool_handle": object,
         "Stream": Stream,
-        "current_stream": Stream,
-        "stream": lambda _: nullcontext(),
+        "current_stream": lambda: device.stream,
+        "stream": on_stream,
     }
     with monkeypatch.context() as patch:
         for name, stand_in in stand_ins.items():

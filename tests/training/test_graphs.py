@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Lock
+from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
 import torch
 
+from hindsight.training.engine import _step
 from hindsight.training.graphs import FIRST_DONE, Graphs, tensors_in, with_tensors
-from hindsight.training.learner import Learner, tensors_of
+from hindsight.training.learner import Learner, copy_of, restore, tensors_of
 from hindsight.training.predict import predict
 from tests.training.conftest import ON_GPU, examples_of
 from tests.training.stand_in import STAND_IN, Device
@@ -48,7 +50,7 @@ def test_a_step_on_the_tensors_put_elsewhere_is_the_same_step(
     for put in (lambda tensor: tensor, torch.Tensor.clone):
         learner = any_learner()
         learner.pull.fill_(1.0)
-        learner.objective.step(learner, with_tensors(batch_of(stretch, learner, any_model), put))
+        _step(learner, with_tensors(batch_of(stretch, learner, any_model), put))
         weights.append({name: tensor.numpy().tobytes() for name, tensor in tensors_of(learner).items()})
     assert weights[0] == weights[1]
 
@@ -75,27 +77,28 @@ def test_the_stand_in_takes_no_numbers_of_the_hosts(stand_in: Device):
 def test_what_cannot_be_recorded_is_done_without_a_recording(
     waiting: Callable[[torch.Tensor], torch.Tensor], stand_in: Device, caplog: pytest.LogCaptureFixture
 ):
-    graphs = Graphs()
+    graphs, usual = Graphs(), torch.cuda.current_stream()
     for value in range(FIRST_DONE + 3):
         given = torch.arange(4.0) + value
-        found = graphs.run("waiting", waiting, given.to(STAND_IN))
+        found = graphs.run(("waiting",), waiting, given.to(STAND_IN))
         assert found.tolist() == waiting(given).tolist()
+        assert torch.cuda.current_stream() is usual
     assert list(graphs.recorded.values()) == [None]
     assert "launch by launch" in caplog.text
 
 
 def test_a_recording_does_what_was_recorded_and_nothing_that_only_python_did(stand_in: Device):
-    """Whoever keeps a number in Python gets that of the recording again: the loop must not."""
-    graphs, state, added = Graphs(), torch.zeros(2).to(STAND_IN), [1.0]
+    """Whoever keeps a number on the host gets that of the recording again: the loop must not."""
+    graphs, state, added = Graphs(), torch.zeros(2).to(STAND_IN), torch.tensor(0.0)
 
     def work(given: torch.Tensor) -> torch.Tensor:
         state.add_(given)
-        return state * 2 + added[0]
+        return state * 2 + added
 
     found = []
     for value in range(FIRST_DONE + 2):
-        added[0] = value
-        found.append(graphs.run("adds", work, torch.ones(2).to(STAND_IN)).tolist())
+        added.fill_(value)
+        found.append(graphs.run(("adds",), work, torch.ones(2).to(STAND_IN)).tolist())
     # The recording was made when the number was 3, and changed no state of its own.
     assert found == [[2 * (value + 1) + min(value, FIRST_DONE)] * 2 for value in range(FIRST_DONE + 2)]
 
@@ -119,29 +122,65 @@ def test_recorded_work_leads_to_what_it_leads_to_launch_by_launch(
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_learners_in_threads_record_one_after_the_other_and_disturb_nobody(monkeypatch: pytest.MonkeyPatch):
-    """A process can record one thing at a time; and in another mode, what the others ask for meanwhile would fail."""
-    recording, usual = Lock(), torch.cuda.graph
+def test_learners_in_threads_record_one_at_a_time_and_nobody_waits_for_another(monkeypatch: pytest.MonkeyPatch):
+    """What another records may hang. In another mode than this one, what the others ask for meanwhile would fail."""
+    modes, is_let_go = list[str](), Event()
 
     @contextmanager
-    def graph(*given: object, capture_error_mode: str, **named: object) -> Iterator[None]:
-        assert capture_error_mode == "thread_local"
-        assert recording.acquire(blocking=False), "two at the same time"
-        time.sleep(0.02)
-        with usual(*given, **named):
-            yield
-        recording.release()
+    def graph(*_: object, capture_error_mode: str, **__: object) -> Iterator[None]:
+        modes.append(capture_error_mode)
+        if len(modes) == 1:
+            is_let_go.wait(60)
+        yield
 
-    monkeypatch.setattr(torch.cuda, "graph", graph)
+    def learn(graphs: Graphs) -> None:
+        for value in range(FIRST_DONE + 1):
+            graphs.run(("doubles",), lambda given: given * 2, torch.full((1,), value))
 
-    def learn(graphs: Graphs) -> list[float]:
-        found = [graphs.run(("doubles",), lambda given: given * 2, torch.full((1,), value)) for value in range(6)]
-        return [value.item() for value in found]
+    first, second = Graphs(), Graphs()
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(torch.cuda, "graph", graph)
+        hanging = pool.submit(learn, first)
+        while not modes:
+            time.sleep(0.01)
+        learn(second)
+        assert modes == ["thread_local"]
+        assert second.recorded == {}
+        is_let_go.set()
+        hanging.result()
+        learn(second)
+    assert is_recorded(first, "doubles")
+    assert is_recorded(second, "doubles")
 
-    each = [Graphs() for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        assert len(list(pool.map(learn, each))) == 4
-    assert all(is_recorded(graphs, "doubles") for graphs in each)
+
+def test_what_a_learner_recorded_is_not_of_what_it_becomes(
+    stretch, any_learner: Callable[..., Learner], any_model: str, stand_in: Device
+):
+    """Other weights that serve, other hyperparameters, and weights that were brought back."""
+    said, losses, by = [], [], set()
+    for is_recording in (True, False):
+        learner, memory = any_learner(device=STAND_IN), stretch.new_memory(any_model)
+        learner.graphs = Graphs() if is_recording else None
+        losses.append([])
+        for nth in range(4):
+            if nth == 1:
+                saved, number = tensors_of(learner), learner.number
+            if nth in (1, 2):
+                learner.serving, learner.serving_id = copy_of(learner.average), learner.number
+            if nth == 3:
+                restore(learner, saved, number)
+                learner.graphs = learner.graphs if is_recording else None
+                learner.hyper = replace(learner.hyper, weight_trend=3.0)
+            steps = stretch.run(learner, memory, 105 * nth, 105 * (nth + 1)).steps
+            losses[-1] += [step.loss for step in steps]
+            if learner.graphs:
+                assert None not in learner.graphs.recorded.values()
+                by |= {name[1] for name, _ in learner.graphs.recorded if name[0] == "say"}
+        said.append((memory.predictions, memory.served))
+    assert losses[0] == losses[1]
+    for recorded, expected in zip(*said, strict=True):
+        np.testing.assert_array_equal(recorded, expected)
+    assert len(by) == 3, "without any weights that serve, with some, and with others"
 
 
 def places_of(learner: Learner) -> list[int]:
@@ -175,5 +214,5 @@ def test_recorded_steps_lead_to_what_steps_launch_by_launch_lead_to(
 def test_work_that_waits_for_the_device_is_done_without_a_recording():
     graphs, given = Graphs(), torch.ones(3, device="cuda")
     for value in range(6):
-        found = graphs.run("waits", lambda tensor: tensor * tensor.sum().item(), given + value)
+        found = graphs.run(("waits",), lambda tensor: tensor * tensor.sum().item(), given + value)
         assert found.tolist() == [3 * (1 + value) ** 2] * 3

@@ -9,10 +9,11 @@ import torch
 
 from hindsight.errors import CheckpointUnreadable, SettingRefused
 from hindsight.inference.shape import CandleBlock, FrameShape
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.learner import Learner, new_learner, restore, tensors_of
 from hindsight.training.models.registry import OURS, model_of
 from hindsight.training.models.transformer import TransformerConfig
-from hindsight.training.step import Hyperparameters
+from tests.training.conftest import with_idle_weights
 
 OWN = FrameShape(candles=(CandleBlock(symbol="ETH/USDT", timeframe="1m", length=300),))
 
@@ -53,6 +54,16 @@ def test_learners_made_in_many_threads_at_once_have_the_weights_of_those_made_al
     assert torch.equal(torch.rand(3), expected)
     for chosen, found, weights in zip(wanted * 12, together, alone * 12, strict=True):
         assert all(torch.equal(found[name], weights[name]) for name in weights), chosen
+
+
+def test_weights_that_never_had_a_gradient_come_back_as_they_were(stretch, fresh_learner: Callable):
+    learner = trained(with_idle_weights(fresh_learner()), stretch)
+    again = with_idle_weights(fresh_learner(seed=1))
+    restore(again, tensors_of(learner), learner.number)
+    found, expected = tensors_of(again), tensors_of(learner)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not any(name.startswith("optimizer.unused") for name in found)
 
 
 def test_tensors_are_copies_that_training_on_does_not_change(stretch, fresh_learner: Callable):

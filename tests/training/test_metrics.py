@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from hindsight.inference.labels import candle_labels
+from hindsight.inference.losses import window_loss
 from hindsight.inference.positions import POSITION
-from hindsight.inference.predictions import window_loss
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.metrics import LOG_LOSS, Measured, Metric
 from hindsight.training.models.registry import OURS, model_of
 from hindsight.training.q_learning import NET_RETURN
-from hindsight.training.step import Hyperparameters
 from hindsight.training.transitions import ACTION, EXTRAS, PREVIOUS
 
 FIRST, COUNT = 1000, 200

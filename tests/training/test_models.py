@@ -16,11 +16,12 @@ from hindsight.inference.frames import KIND
 from hindsight.inference.normalisation import norm_params
 from hindsight.inference.shape import FrameShape, Read
 from hindsight.market.streams import to_ms
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.learner import Learner, new_learner
 from hindsight.training.models.cnn import CnnConfig
 from hindsight.training.models.registry import OURS, Model, in_levels, in_order, model_of
 from hindsight.training.predict import forward
-from hindsight.training.step import Hyperparameters, to_tensors
+from hindsight.training.step import to_tensors
 
 COUNT = 96
 PLACES = {"own": 0, "hour": 1, "btc": 2, "book": 3, "pivots": 4, "outputs": 5, "hidden": 6}

@@ -18,7 +18,7 @@ from hindsight.training.predict import predict
 from hindsight.training.replay import ReplayRule
 from hindsight.training.resident import Gathers, on_device
 from hindsight.training.stack import Stack, together
-from tests.training.conftest import CADENCE, ON_GPU, examples_of
+from tests.training.conftest import CADENCE, ON_GPU, examples_of, with_idle_weights
 from tests.training.stand_in import STAND_IN, Device
 from tests.training.test_graphs import is_recorded
 
@@ -82,6 +82,21 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
         start, stacked, single = (flat(each) for each in (any_learner(seed=learner.hyper.seed), learner, by_itself))
         assert (stacked - single).norm() < 0.02 * (single - start).norm()
         assert learner.number == by_itself.number
+
+
+def test_weights_that_are_held_and_those_that_nothing_asks_for_stay_as_they_are_beside_others(
+    stretch, fresh_learner: Callable[..., Learner]
+):
+    side_by_side = lessons(stretch, lambda **given: with_idle_weights(fresh_learner(**given)), "transformer")
+    learners = [learner for learner, _, _ in side_by_side]
+    before = [{name: each.clone() for name, each in learner.model.named_parameters()} for learner in learners]
+    stack = Stack(learners)
+    together(stack, [each for _, _, each in side_by_side])
+    stack.leave()
+    for learner, was in zip(learners, before, strict=True):
+        held = next(name for name, weights in learner.model.named_parameters() if not weights.requires_grad)
+        for name, weights in learner.model.named_parameters():
+            assert torch.equal(weights, was[name]) == (name in (held, "unused")), name
 
 
 def taught(

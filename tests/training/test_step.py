@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.objective import SUPERVISED
-from hindsight.training.step import Batch, Hyperparameters, follow, loss_of, pull_of, set_rates
+from hindsight.training.step import Batch, follow, loss_of, pull_of, set_rates
 from tests.training.conftest import examples_of
 
 

@@ -63,7 +63,6 @@ class Cnn(nn.Module):
         self.branches = nn.ModuleList(Branch(length, channels, config.width) for length, channels in sizes.sequences)
         self.fusion = Fusion(sizes, config.width)
         self.heads = Opinion(config.width)
-        self.heads.hold_none()
 
     def forward(self, frame: Frame[Tensor]) -> ModelOutput:
         seen = views(frame, self.shape)

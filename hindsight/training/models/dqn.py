@@ -44,7 +44,6 @@ class Dqn(nn.Module):
         )
         self.fusion = Fusion(sizes._replace(context=sizes.context + 1), config.width)
         self.heads = Opinion(config.width)
-        self.heads.hold_none()
         # A bias would not decay, and tell what a side has earned of late whatever the frame shows.
         self.worth = nn.Linear(config.width, 3, bias=False)
         nn.init.zeros_(self.worth.weight)  # who knows nothing stays flat

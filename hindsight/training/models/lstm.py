@@ -50,7 +50,6 @@ class Lstm(nn.Module):
         self.recurrences = nn.ModuleList(Recurrence(channels, config) for _, channels in sizes.sequences)
         self.fusion = Fusion(sizes, config.width)
         self.heads = Opinion(config.width)
-        self.heads.hold_none()
 
     def forward(self, frame: Frame[Tensor]) -> ModelOutput:
         seen = views(frame, self.shape)

@@ -28,15 +28,13 @@ class ModelOutput(NamedTuple):
 
 
 class Opinion(nn.Module):
-    """A linear map from a hidden state [B, D] to a ModelOutput."""
+    """A linear map from a hidden state [B, D] to a ModelOutput. It starts near "no opinion", so that early losses are
+    those of chance."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         linear = nn.Linear(width, sum(PARTS))
         self.weight, self.bias = linear.weight, linear.bias
-
-    def hold_none(self) -> None:
-        """Starts near "no opinion", so that early losses are those of chance."""
         nn.init.normal_(self.weight, std=0.02)
         nn.init.zeros_(self.bias)
 

@@ -93,7 +93,6 @@ class PatchTransformer(nn.Module):
         self.mix = nn.Linear(len(sizes.sequences) * config.width, config.width)
         self.norm = nn.LayerNorm(config.width)
         self.heads = Opinion(config.width)
-        self.heads.hold_none()
 
     def forward(self, frame: Frame[Tensor]) -> ModelOutput:
         seen = views(frame, self.shape)
