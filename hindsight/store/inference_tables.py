@@ -6,8 +6,9 @@ from datetime import datetime
 import duckdb
 import polars as pl
 
-from hindsight.market.streams import Stream, Window
+from hindsight.market.streams import EPOCH, Stream, Window
 from hindsight.store.rows import OF_STREAM, in_order, insert, select, stream_key
+from hindsight.store.timings import newest_stored
 
 
 def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, window: Window) -> pl.DataFrame:
@@ -54,23 +55,20 @@ def append(con: duckdb.DuckDBPyConnection, table: str, stream: Stream, records: 
 
 def predicted_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> datetime | None:
     """The last close at which this model has made its reference, or is done without one; None before the first."""
+    # With a limit DuckDB reads the newest references alone; max() would read every one that was ever made.
     found = con.execute(
-        """
+        f"""
         select max(known)
         from (
-            select max(made_at) as known
+            (select made_at as known
             from inference_references
-            where model = $model
-              and venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
+            where {OF_STREAM} and model = $model
+            order by made_at desc
+            limit 1)
             union all
             select until
             from learned_until
-            where model = $model
-              and venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
+            where {OF_STREAM} and model = $model
         )
         """,
         {"model": model, **stream_key(stream)},
@@ -169,25 +167,16 @@ def left_unlearned(
     con: duckdb.DuckDBPyConnection, streams: Iterable[Stream], models: Iterable[str]
 ) -> dict[tuple[str, str], datetime]:
     """By stream and model, the newest close that was stored live and is not done with."""
-    found = con.execute(
-        """
-        select concat_ws(' ', timings.venue, timings.symbol, timings.timeframe) as stream, learner, max(close_time)
-        from timings
-        cross join (select unnest($models) as learner)
-        left join learned_until
-          on learned_until.model = learner
-         and learned_until.venue = timings.venue
-         and learned_until.symbol = timings.symbol
-         and learned_until.timeframe = timings.timeframe
-        where stage = 'stored'
-          and list_contains($streams, concat_ws(' ', timings.venue, timings.symbol, timings.timeframe))
-          and close_time > coalesce(until, 'epoch'::timestamptz)
-        group by stream, learner
-        order by stream, learner
-        """,
-        {"streams": [str(stream) for stream in streams], "models": list(models)},
-    ).fetchall()
-    return {(stream, model): close for stream, model, close in found}
+    sql = "select concat_ws(' ', venue, symbol, timeframe), model, until from learned_until"
+    done = {(stream, model): until for stream, model, until in con.execute(sql).fetchall()}
+    stored = {str(stream): newest_stored(con, stream) for stream in sorted(streams, key=str)}
+    names = sorted(models)
+    return {
+        (stream, model): close
+        for stream, close in stored.items()
+        for model in names
+        if close is not None and close > done.get((stream, model), EPOCH)
+    }
 
 
 def move_watermark(

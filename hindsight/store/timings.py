@@ -27,6 +27,20 @@ def note(
         )
 
 
+def newest_stored(con: duckdb.DuckDBPyConnection, stream: Stream) -> datetime | None:
+    """The newest close that was stored live; None before the first."""
+    # With a limit DuckDB reads the newest rows alone; max() would read them all, and nothing takes any from `timings`.
+    sql = f"""
+        select close_time
+        from timings
+        where {OF_STREAM} and stage = 'stored'
+        order by close_time desc
+        limit 1
+        """
+    found = con.execute(sql, stream_key(stream)).fetchall()
+    return found[0][0] if found else None
+
+
 def moved_since(con: duckdb.DuckDBPyConnection, stream: Stream, model: str, since: datetime) -> bool:
     """Whether a live call has brought this model any further since then."""
     sql = f"""

@@ -1,17 +1,26 @@
-"""Refused frames counted the same however history is cut, schemas named once, and how far a model has predicted."""
+"""Refused frames counted the same however history is cut, schemas named once, and how far a model has come."""
 
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
 
 from hindsight.inference.completeness import Completeness
 from hindsight.market.streams import Stream, to_ms
-from hindsight.store.inference_tables import add_refusals, find_schema, move_watermark, note_schema, predicted_until
-from hindsight.store.rows import select
+from hindsight.store.inference_tables import (
+    add_refusals,
+    find_schema,
+    left_unlearned,
+    move_watermark,
+    note_schema,
+    predicted_until,
+)
+from hindsight.store.rows import select, stream_key
+from hindsight.store.timings import note
 from hindsight.store.warehouse import Warehouse
 
 ETH = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
@@ -109,3 +118,73 @@ def test_a_model_has_predicted_up_to_where_it_is_done_also_without_a_reference(w
         assert predicted_until(con, "cnn", ETH) == moments[2]
         assert predicted_until(con, "lstm", ETH) is None
         assert predicted_until(con, "cnn", BTC) is None
+
+
+MODELS = ("cnn", "lstm", "dqn")
+NOON = datetime(2024, 3, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def refer(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, made_at: list[datetime]) -> None:
+    """References that say nothing but when they were made."""
+    con.execute(
+        """
+        insert into inference_references by name
+        select $model as model, $venue as venue, $symbol as symbol, $timeframe as timeframe, made_at,
+               0 as inference_id, made_at as target_time, made_at as input_start, made_at as input_end,
+               [1, 1, 1, 1] as norm_params, 'buy' as action, 0.5 as action_confidence,
+               [0, 0, 0, 0] as predicted_candle, 'up' as trend, [0, 0, 1] as trend_probabilities,
+               0.5 as next_pivot_high, [0, 0, 0, 0, 0, 0, 0, 0] as predicted_pivots, 0 as checkpoint_id,
+               '' as schema_hash, 0 as digest, 'cpu' as device, 'live' as mode
+        from (select unnest($made_at) as made_at)
+        """,
+        {"model": model, "made_at": made_at, **stream_key(stream)},
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_model_has_predicted_up_to_the_later_of_its_newest_reference_and_its_watermark(
+    warehouse: Warehouse, seed: int
+):
+    """References every few closes, made before the watermark, after it, not at it, or not at all; in any order."""
+    chance = np.random.default_rng(seed)
+    expected = {}
+    with warehouse.writing() as con:
+        for model, stream in chance.permutation([(model, stream) for model in MODELS for stream in (ETH, BTC)]):
+            every, last = chance.integers(1, 5), chance.integers(0, 40)
+            made = [NOON + n * MINUTE for n in chance.permutation(np.arange(0, last, every)).tolist()]
+            until = [NOON + n * MINUTE for n in chance.integers(0, 60, chance.integers(0, 2)).tolist()]
+            if made:
+                refer(con, model, stream, made)
+            for moment in until:
+                move_watermark(con, model, stream, NOON, moment)
+            expected[model, stream] = max([*made, *until], default=None)
+    with warehouse.reading() as con:
+        assert {key: predicted_until(con, *key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_left_unlearned_is_the_newest_live_close_after_the_watermark(warehouse: Warehouse, seed: int):
+    """Some streams were never live, some models have no watermark, and closes come in any order and of other stages."""
+    chance = np.random.default_rng(seed)
+    streams = [
+        Stream(venue="simulated", symbol=f"{coin}/USDT", timeframe=step) for coin in "XYZ" for step in ("1m", "1h")
+    ]
+    expected = {}
+    with warehouse.writing() as con:
+        for stream in streams:
+            live = [NOON + n * stream.step for n in chance.permutation(chance.integers(0, 9)).tolist()]
+            note(con, stream, "", "stored", live, NOON)
+            note(con, stream, "cnn", "predicted", [NOON + 20 * stream.step], NOON)  # a history that it works through
+            for model in MODELS:
+                until = datetime(1970, 1, 1, tzinfo=UTC)
+                if chance.random() < 0.7:
+                    until = NOON + int(chance.integers(0, 9)) * stream.step
+                    move_watermark(con, model, stream, NOON, until)
+                if after := [close for close in live if close > until]:
+                    expected[str(stream), model] = max(after)
+    with warehouse.reading() as con:
+        assert left_unlearned(con, streams, MODELS) == expected
+        assert list(left_unlearned(con, reversed(streams), MODELS)) == sorted(expected)  # the same words every time
+        asked = left_unlearned(con, streams[:1], ["cnn"])
+    assert asked == {key: close for key, close in expected.items() if key == (str(streams[0]), "cnn")}
