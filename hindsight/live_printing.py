@@ -45,7 +45,7 @@ def _facts(health: Health, tables: Standings) -> dict[str, Sequence[object]]:
             f"learning{name}": _verdicts(health, "checkpoints", of_model),
             f"trained{name}": [_spread(each.trained) for each in of_model],
             f"candles since step{name}": [each.step_age for each in of_model],
-            f"candles since checkpoint{name}": [each.serving_age for each in of_model],
+            f"candles since checkpoint{name}": [each.checkpoint_age for each in of_model],
         }
     return facts
 

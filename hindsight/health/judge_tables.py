@@ -19,7 +19,7 @@ from hindsight.health.findings import (
 from hindsight.store.standings import BookStanding, LearnerStanding, StreamStanding
 
 DEAD = 6  # times late_seconds
-STEPS_LATE = 10  # times train_every
+STEPS_LATE = 10  # times step_every
 RUNS = "see the runs of `advance` in the UI, and whether the daemon runs"
 
 
@@ -73,18 +73,21 @@ def judge_predictions(standing: LearnerStanding, candles: Finding, close: dateti
 
 
 def judge_learning(
-    standing: LearnerStanding, predictions: Finding, close: datetime | None, train_every: int, now: Now
+    standing: LearnerStanding, predictions: Finding, close: datetime | None, step_every: int, now: Now
 ) -> Finding:
-    """Whether a model settles and trains in time, and how old the weights are that predict."""
+    """Whether a model settles and trains in time, and how old its newest weights are.
+
+    `step_every` is how many candles may lie between two steps of a model that is well.
+    """
     name, age = f"{standing.stream} {standing.model}", standing.step_age
-    ages = {"candles_since_step": age, "candles_since_checkpoint": standing.serving_age}
+    ages = {"candles_since_step": age, "candles_since_checkpoint": standing.checkpoint_age}
     figures = {**ages, **of_stage("trained", standing.trained)}
     if close is None or standing.until is None or age is None:
         return off("checkpoints", name, "Nothing is learned yet: predictions are answered first.", figures)
     found = _behind("checkpoints", name, "learned from", standing.until, close, predictions, figures, standing, now)
     if found is not None:
         return found
-    if age > STEPS_LATE * train_every:
+    if age > STEPS_LATE * step_every:
         sentence = (
             f"No training step for {age} candles, though every close was looked at: see in `hindsight status` whether "
             "predictions are still settled, and what the runs log."
@@ -94,7 +97,7 @@ def judge_learning(
 
 
 def judge_book(standing: BookStanding, cause: Finding, shortest: timedelta, now: Now) -> Finding:
-    """Whether a market's order book is stored in time: books are taken up with candles, at most `shortest` acause."""
+    """Whether a market's order book is stored in time: books are taken up with candles, at most `shortest` apart."""
     name = str(standing)
     if standing.known_at is None:
         if cause.verdict != "ok":

@@ -80,10 +80,12 @@ def _judge_tables(settings: Settings, tables: Standings, parts: dict[str, Findin
     }
     closes = {each.stream: each.close for each in tables.streams}
     predictions, learning = [], []
+    # Where predictions are rarer than steps, replay runs out of what it may use again, and steps wait for the next one.
+    step_every = max(settings.train_every, settings.predict_every)
     for each in tables.learners:
         close = closes[each.stream]
         predictions.append(judge_predictions(each, candles[each.stream], close, now))
-        learning.append(judge_learning(each, predictions[-1], close, settings.train_every, now))
+        learning.append(judge_learning(each, predictions[-1], close, step_every, now))
     shortest = min(stream.step for stream in settings.streams)
     # Books are taken up together with candles: where none comes of any stream, no book is either.
     late = list(candles.values()) if all(each.verdict in ("late", "dead") for each in candles.values()) else []

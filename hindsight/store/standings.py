@@ -51,9 +51,8 @@ class LearnerStanding:
     until: datetime | None
     predicted_at: datetime | None  # its newest reference, of late
     stepped_at: datetime | None
-    serving: int | None  # the checkpoint that predicts
     step_age: int | None
-    serving_age: int | None
+    checkpoint_age: int | None  # of the latest one
     predicted: Lateness | None
     trained: Lateness | None
 
@@ -130,16 +129,15 @@ def _learner(
         f"select max(made_at) from inference_references where {OF_STREAM} and model = $model and made_at >= $since",
         {**stream_key(stream), "model": model, "since": since},
     ).fetchall()[0][0]
-    stepped_at, serving_at = learned.get("stepped_at"), learned.get("serving_at")
+    stepped_at = learned.get("stepped_at")
     return LearnerStanding(
         stream=stream,
         model=model,
         until=learned.get("until"),
         predicted_at=predicted_at,
         stepped_at=stepped_at,
-        serving=learned.get("serving"),
         step_age=_candles_since(con, stream, stepped_at),
-        serving_age=_candles_since(con, stream, serving_at),
+        checkpoint_age=_candles_since(con, stream, learned.get("kept_at")),
         predicted=late.get((str(stream), model, "predicted")),
         trained=late.get((str(stream), model, "trained")),
     )
@@ -167,14 +165,14 @@ def _learned(con: duckdb.DuckDBPyConnection) -> pl.DataFrame:
           select model, venue, symbol, timeframe, max(event_time) as stepped_at
           from training_steps
           group by model, venue, symbol, timeframe),
-        serving as (
-          select model, venue, symbol, timeframe, checkpoint_id as serving, event_time as serving_at
+        latest as (
+          select model, venue, symbol, timeframe, event_time as kept_at
           from checkpoints
           where is_latest)
-        select model, venue, symbol, timeframe, until, stepped_at, serving, serving_at
+        select model, venue, symbol, timeframe, until, stepped_at, kept_at
         from learned_until
         left join stepped using (model, venue, symbol, timeframe)
-        left join serving using (model, venue, symbol, timeframe)
+        left join latest using (model, venue, symbol, timeframe)
         """,
     )
 

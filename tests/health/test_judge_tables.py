@@ -41,7 +41,7 @@ def candles(
 
 
 def learner(**changed: object) -> LearnerStanding:
-    usual = {"until": CLOSE, "predicted_at": CLOSE, "stepped_at": CLOSE, "serving": 7, "step_age": 4, "serving_age": 4}
+    usual = {"until": CLOSE, "predicted_at": CLOSE, "stepped_at": CLOSE, "step_age": 4, "checkpoint_age": 4}
     usual |= {"predicted": lateness(0.8), "trained": lateness(1.0)}
     return LearnerStanding(stream=ETH, model="transformer", **(usual | changed))  # pyright: ignore[reportArgumentType]
 
@@ -142,7 +142,7 @@ def test_one_cause_is_one_call_down_the_chain():
 
 
 def test_a_model_that_has_not_begun_is_off():
-    fresh = learner(until=None, predicted_at=None, stepped_at=None, step_age=None, serving=None, serving_age=None)
+    fresh = learner(until=None, predicted_at=None, stepped_at=None, step_age=None, checkpoint_age=None)
     predictions = judge_predictions(fresh, FRESH, CLOSE, now(1))
     assert judged(predictions) == ("off", False)
     assert judged(judge_learning(fresh, predictions, CLOSE, 15, now(1))) == ("off", False)

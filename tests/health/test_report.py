@@ -82,6 +82,16 @@ def test_a_home_that_keeps_up_is_well(live: Settings, end):
     assert learning.figures["candles_since_checkpoint"] is not None
 
 
+def test_a_learner_that_waits_for_rare_predictions_calls_nobody(live: Settings, end):
+    """Between them replay runs out of references that it may use again."""
+    with Warehouse(path=live.warehouse_path, lock_timeout_seconds=5).writing() as con:
+        con.execute("delete from training_steps where event_time > $since", {"since": end - 19 * live.streams[0].step})
+    often = live.model_copy(update={"train_every": 1, "predict_every": 1})
+    assert calling(health(often, end + 2 * SECOND)) == [f"learning of {live.streams[0]} {live.models[0]}"]
+    rarely = often.model_copy(update={"predict_every": 30})
+    assert calling(health(rarely, end + 2 * SECOND)) == []
+
+
 def test_a_dead_feed_is_one_call_however_many_things_follow_from_it(live: Settings, end):
     found = health(live, end + 600 * SECOND)
     assert calling(found) == ["the feed"]

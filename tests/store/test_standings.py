@@ -102,9 +102,8 @@ def test_models_stand_where_the_tables_of_learning_stand(learned_home: Settings,
     assert one.predicted_at == table(learned_home, "inference_references", "made_at")["made_at"].max()
     assert one.stepped_at == steps["event_time"].max()
     assert one.step_age == len(candles.filter(candles["open_time"] >= steps["event_time"].max()))
-    (serving,) = checkpoints.filter(checkpoints["is_serving"]).iter_rows(named=True)
-    assert one.serving == serving["checkpoint_id"]
-    assert one.serving_age == len(candles.filter(candles["open_time"] >= serving["event_time"]))
+    (latest,) = checkpoints.filter(checkpoints["is_latest"]).iter_rows(named=True)
+    assert one.checkpoint_age == len(candles.filter(candles["open_time"] >= latest["event_time"]))
 
 
 def test_what_a_model_works_through_when_it_starts_is_not_late(warehouse: Warehouse):
