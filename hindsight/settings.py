@@ -35,6 +35,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+OF_THE_DECISION = ("gate", "mixture", "equal", "none", "decision")  # words of it where models are named
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Names = Annotated[Listed, Field(min_length=1)]
 
@@ -249,6 +250,11 @@ class Settings(BaseSettings):
         for model in value:
             if not re.fullmatch(r"\w+", model):
                 raise ValueError(f"expected names of letters, digits and _, found {model!r}")
+            if model in OF_THE_DECISION:
+                raise ValueError(
+                    f"{model!r} stands for the decision, or for what it is made from, in tables and names of locks where"
+                    " a model is named. Give the model another name, in the entry point of its package and here"
+                )
         return _each_once(value)
 
     @model_validator(mode="after")

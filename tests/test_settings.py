@@ -102,6 +102,13 @@ def test_a_setting_is_read_from_the_file_and_the_environment_overrides_it(
     assert getattr(load(), name) == default
 
 
+@pytest.mark.parametrize("name", ["gate", "mixture", "equal", "none", "decision"])
+def test_a_model_has_a_name_that_the_decision_uses_for_nothing_else(name: str) -> None:
+    with pytest.raises(SettingRefused, match=f"setting models = .*'{name}' stands for the decision.*another name"):
+        load(models=("cnn", name))
+    assert load(models=("cnn", f"{name}_2")).models == ("cnn", f"{name}_2")
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_setting_is_read_from_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value = EXAMPLES[name][0]
