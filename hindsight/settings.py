@@ -252,8 +252,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"expected names of letters, digits and _, found {model!r}")
             if model in OF_THE_DECISION:
                 raise ValueError(
-                    f"{model!r} stands for the decision, or for what it is made from, in tables and names of locks where"
-                    " a model is named. Give the model another name, in the entry point of its package and here"
+                    f"{model!r} stands for the decision, or for what it is made from, in tables and locks where a"
+                    " model is named. Give the model another name, in the entry point of its package and here"
                 )
         return _each_once(value)
 

@@ -25,8 +25,7 @@ OF_THE_WAREHOUSE = (WarehouseLocked, WarehouseUnusable)  # to note those, it wou
 def note_outcomes(warehouse: Warehouse, failures: Mapping[Key, Exception], well: Collection[Key], at: datetime) -> None:
     """Counts the failures of a call, and ends those of the models that have done what was due in it.
 
-    Never raises for a warehouse that cannot be had;
-    what failed because of it is no failure of a model.
+    Never raises for a warehouse that cannot be had; what failed because of it is no failure of a model.
     """
     noted = {key: error for key, error in failures.items() if not isinstance(error, OF_THE_WAREHOUSE)}
     if not noted and not well:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hindsight.inference.shape import Read
 from hindsight.market.streams import Stream, Window
-from hindsight.store.rows import in_order, insert, select, stream_key
+from hindsight.store.rows import OF_STREAM, in_order, insert, select, stream_key
 
 
 def append_hidden(
@@ -44,13 +44,10 @@ def read_hidden(con: duckdb.DuckDBPyConnection, read: Read, stream: Stream, wind
     """made_at and state of the closes in (start, end], those of the width that is read and known in time."""
     found = select(
         con,
-        """
+        f"""
         select made_at, state
         from hidden_states
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and made_at > $start
           and made_at <= $until
           and available_at <= made_at + $deadline

@@ -15,14 +15,11 @@ def read_references(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, 
     """The references made in (start, end], sorted by made_at."""
     found = select(
         con,
-        """
+        f"""
         select inference_id, made_at, norm_params, action, action_confidence, predicted_candle, trend_probabilities,
             next_pivot_high, predicted_pivots, serving_id, served, extras, checkpoint_id, schema_hash, digest
         from inference_references
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and made_at > $start
           and made_at <= $until
         """,
@@ -109,25 +106,19 @@ def add_refusals(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, fra
     days = frame["day"].unique().to_list()
     stored = select(
         con,
-        """
+        f"""
         select day, block, need, fewest, closes, first_at, last_at
         from refused_frames
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and list_contains($days, day)
         """,
         days=days,
         **key,
     ).cast({"first_at": frame.schema["first_at"], "last_at": frame.schema["last_at"]})
     con.execute(
-        """
+        f"""
         delete from refused_frames
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and list_contains($days, day)
         """,
         {"days": days, **key},
@@ -150,13 +141,10 @@ def learners_of(con: duckdb.DuckDBPyConnection, stream: Stream) -> list[str]:
 def learned_until(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> tuple[datetime, datetime] | None:
     """The first close that was looked at and the last one that is done with; None before the first."""
     found = con.execute(
-        """
+        f"""
         select since, until
         from learned_until
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
         """,
         {"model": model, **stream_key(stream)},
     ).fetchall()
@@ -200,13 +188,10 @@ def move_watermark(
     if stands[1] != since:
         raise RuntimeError(f"{model} of {stream} stands at {stands[1]}, expected {since}: two learners ran at once")
     con.execute(
-        """
+        f"""
         update learned_until
         set until = $until
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
         """,
         {**key, "until": until},
     )
@@ -220,14 +205,12 @@ def oldest_pending(
     Every reference made at or before it has all its pivot outcomes. None while a type has no pivot yet.
     """
     found = con.execute(
-        """
+        f"""
         select min(newest), count(*)
         from (
             select max(pivot_time) as newest
             from pivots
-            where venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
+            where {OF_STREAM}
               and confirmed_at <= $at
               and list_contains($types, pivot_type)
             group by pivot_type

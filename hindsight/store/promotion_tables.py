@@ -7,7 +7,7 @@ import polars as pl
 
 from hindsight.market.candles import TIME
 from hindsight.market.streams import Stream
-from hindsight.store.rows import insert, select, stream_key
+from hindsight.store.rows import OF_STREAM, insert, select, stream_key
 
 PROMOTION = pl.Schema(
     {
@@ -33,13 +33,10 @@ PROMOTION = pl.Schema(
 def serving(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: str) -> tuple[int, datetime] | None:
     """The checkpoint that serves and since when; None while none of this input schema was promoted."""
     found = con.execute(
-        """
+        f"""
         select serving_after, event_time
         from promotions
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and schema_hash = $schema
           and outcome <> 'kept'
         order by event_time desc, rowid desc
@@ -56,13 +53,10 @@ def read_promotions(
     """Every look and every word by hand, of this input schema or of all, in the order of time."""
     return select(
         con,
-        """
+        f"""
         select *
         from promotions
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and ($schema is null or schema_hash = $schema)
         order by event_time, rowid
         """,

@@ -6,19 +6,16 @@ import duckdb
 import polars as pl
 
 from hindsight.market.streams import Stream
-from hindsight.store.rows import select, stream_key
+from hindsight.store.rows import OF_STREAM, insert, select, stream_key
 
 
 def newest_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> tuple[int, datetime | None]:
     """The number of the last training step, 0 for none, and the event time of the last candle-triggered one."""
     found = con.execute(
-        """
+        f"""
         select coalesce(max(step), 0), max(event_time) filter (trigger = 'candle')
         from training_steps
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
         """,
         {"model": model, **stream_key(stream)},
     ).fetchall()
@@ -28,13 +25,10 @@ def newest_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream) -> t
 def first_step(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, schema: str) -> int | None:
     """The number of the first step of the lineage that has this input schema; None before it."""
     found = con.execute(
-        """
+        f"""
         select min(step)
         from training_steps
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and schema_hash = $schema
         """,
         {"model": model, "schema": schema, **stream_key(stream)},
@@ -48,13 +42,10 @@ def newest_hyperparameters(
     """The JSON that the last training step, or the last one up to step `through`, was taken with; None before the
     first."""
     found = con.execute(
-        """
+        f"""
         select arg_max(hyperparameters, step)
         from training_steps
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and ($through is null or step <= $through)
         """,
         {"model": model, "through": through, **stream_key(stream)},
@@ -66,14 +57,11 @@ def read_steps(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, after
     """The steps numbered after + 1 … through, in order."""
     return select(
         con,
-        """
+        f"""
         select step, trigger, event_time, settled, replayed, replayed_high, weight_normal, weight_high, schema_hash,
             hyperparameters
         from training_steps
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and step > $after
           and step <= $through
         order by step
@@ -89,15 +77,12 @@ def times_used(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, since
     """inference_id and in how many steps later than `since` it was trained on."""
     return select(
         con,
-        """
+        f"""
         select inference_id, count(*) as uses
         from (
             select unnest(list_concat(settled, replayed)) as inference_id
             from training_steps
-            where model = $model
-              and venue = $venue
-              and symbol = $symbol
-              and timeframe = $timeframe
+            where {OF_STREAM} and model = $model
               and event_time > $since
         )
         group by inference_id
@@ -112,13 +97,10 @@ def read_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream)
     """Every checkpoint that is there, and those that have served, in the order of their ids."""
     return select(
         con,
-        """
+        f"""
         select *
         from checkpoints
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
         order by checkpoint_id
         """,
         model=model,
@@ -129,13 +111,10 @@ def read_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream)
 def kept_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, through: int) -> list[tuple[int, str]]:
     """Id and file of every checkpoint that was not evicted, those up to `through`; the newest first."""
     return con.execute(
-        """
+        f"""
         select checkpoint_id, file
         from checkpoints
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and evicted_at is null
           and checkpoint_id <= $through
         order by checkpoint_id desc
@@ -147,18 +126,13 @@ def kept_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream,
 def replace_checkpoints(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
     """Puts `frame` in the place of all the model's checkpoints of the stream; few are kept."""
     con.execute(
-        """
+        f"""
         delete from checkpoints
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
         """,
         {"model": model, **stream_key(stream)},
     )
-    con.register("incoming", frame.to_arrow())
-    con.execute("insert into checkpoints by name select * from incoming")
-    con.unregister("incoming")
+    insert(con, "checkpoints", frame)
 
 
 def replace_scores(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, frame: pl.DataFrame) -> None:
@@ -166,16 +140,11 @@ def replace_scores(con: duckdb.DuckDBPyConnection, model: str, stream: Stream, f
     if frame.is_empty():
         return
     con.execute(
-        """
+        f"""
         delete from scores
-        where model = $model
-          and venue = $venue
-          and symbol = $symbol
-          and timeframe = $timeframe
+        where {OF_STREAM} and model = $model
           and list_contains($days, day)
         """,
         {"model": model, "days": frame["day"].unique().to_list(), **stream_key(stream)},
     )
-    con.register("incoming", frame.to_arrow())
-    con.execute("insert into scores by name select * from incoming")
-    con.unregister("incoming")
+    insert(con, "scores", frame)
