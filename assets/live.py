@@ -4,7 +4,7 @@ A live run is one op over all streams and no step per asset: Dagster's bookkeepi
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -12,13 +12,12 @@ import dagster as dg
 from assets.partitions import market_month, partition_key
 from hindsight.health.alerts import alert, recovered, standing
 from hindsight.ingest import Taken
+from hindsight.market.as_of import A_MOMENT
 from hindsight.market.streams import Stream
 from hindsight.settings import Settings
 
 if TYPE_CHECKING:
     from hindsight.advance import Advanced  # imports torch, which the definitions do without
-
-A_MOMENT = timedelta(microseconds=1)
 
 
 def confirmed(advanced: "Advanced") -> Iterator[dg.AssetMaterialization]:

@@ -13,12 +13,9 @@ from hindsight.store import closes, summaries
 from hindsight.store.failure_tables import read_model_failures
 from hindsight.store.promotion_tables import last_looks, read_promotions
 from hindsight.store.skills import SkillStanding, read_skill
-from hindsight.store.summaries import trend_stats
 from hindsight.store.trading import trading_scores
 from hindsight.store.training_tables import read_checkpoints
 from hindsight.store.warehouse import Warehouse
-
-__all__ = ["ModelStatus", "Status", "model_status", "status", "trend_stats"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

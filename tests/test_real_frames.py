@@ -24,8 +24,8 @@ from hindsight.recall_blocks import recall_blocks
 from hindsight.record import record_candles, record_indicators, record_pivots
 from hindsight.remake import remake
 from hindsight.settings import Settings, load
-from hindsight.store.book_tables import books_between, write_order_book
-from hindsight.store.rows import select
+from hindsight.store.book_tables import write_order_book
+from hindsight.store.rows import OF_MARKET, market_key, select
 from hindsight.store.warehouse import Warehouse
 from hindsight.verify import references_not_resolving
 
@@ -171,7 +171,8 @@ def test_the_book_of_a_frame_is_that_of_the_seconds_before_it(home: Settings) ->
     made = made_rows(home)
     seen = blocks_of(home).gather(made, np.empty((len(made), 4), np.float32)).book
     with Warehouse(path=home.warehouse_path, lock_timeout_seconds=30).reading() as con:
-        stored = books_between(con, stream, Window(start=RECORDED.start - SECOND, end=RECORDED.end))
+        sql = f"select * from order_book where {OF_MARKET} and second >= $since and second < $until order by second"
+        stored = select(con, sql, **market_key(stream), since=RECORDED.start - SECOND, until=RECORDED.end)
     expected = np.column_stack(
         [stored["amounts"].to_numpy(), *(stored[name].fill_null(np.nan).to_numpy() for name in ("imbalance", *MEANS))]
     )

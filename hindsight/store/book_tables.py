@@ -15,10 +15,9 @@ from hindsight.market.book_means import MEANS, REACH, with_means
 from hindsight.market.book_rows import BOOK_SECONDS
 from hindsight.market.candles import TIME
 from hindsight.market.streams import EPOCH, Stream, Window, from_ms
-from hindsight.store.rows import delete_with, in_order, insert, select, select_with
+from hindsight.store.rows import OF_MARKET, delete_with, insert, market_key, select, select_with
 
 ORDER_BOOK = pl.Schema({**BOOK_SECONDS, "known_at": TIME, **dict.fromkeys(MEANS, pl.Float32)})
-OF_MARKET = "venue = $venue and symbol = $symbol"
 KEY = ("venue", "symbol", "second")
 SAME_KEY = " and ".join(f"order_book.{name} = incoming.{name}" for name in KEY)
 BETWEEN = "order_book.second >= $start and order_book.second <= $end"  # bounds what is read
@@ -70,28 +69,6 @@ def write_order_book(con: duckdb.DuckDBPyConnection, frame: pl.DataFrame) -> int
     return fresh.height
 
 
-def books_between(con: duckdb.DuckDBPyConnection, stream: Stream, window: Window) -> pl.DataFrame:
-    """The rows whose seconds begin in `window`, sorted, in the columns of ORDER_BOOK. Any timeframe will do."""
-    sql = f"""
-        select {", ".join(ORDER_BOOK)}
-        from order_book
-        where {OF_MARKET} and second >= $start and second < $end
-        """
-    return in_order(select(con, sql, **_market(stream), start=window.start, end=window.end), "second")
-
-
-def book_at(con: duckdb.DuckDBPyConnection, stream: Stream, moment: datetime, max_age: timedelta) -> pl.DataFrame:
-    """The newest row known at `moment`, if it became known less than `max_age` before it; else no row."""
-    sql = f"""
-        select {", ".join(ORDER_BOOK)}
-        from order_book
-        where {OF_MARKET} and known_at <= $moment and known_at > $oldest
-        order by known_at desc
-        limit 1
-        """
-    return select(con, sql, **_market(stream), moment=moment, oldest=moment - max_age)
-
-
 def books_known_at(con: duckdb.DuckDBPyConnection, stream: Stream, moments_ms: NDArray[np.int64]) -> pl.DataFrame:
     """For each moment, in their order: what the newest row known then says, if it became known less than 5 s before.
 
@@ -116,21 +93,21 @@ def books_known_at(con: duckdb.DuckDBPyConnection, stream: Stream, moments_ms: N
         group by moment
         """
     oldest, newest = from_ms(int(moments_ms.min())) - OLD_SECONDS * SECOND, from_ms(int(moments_ms.max()))
-    found = select_with(con, asked, sql, age=OLD_SECONDS, oldest=oldest, newest=newest, **_market(stream))
+    found = select_with(con, asked, sql, age=OLD_SECONDS, oldest=oldest, newest=newest, **market_key(stream))
     return asked.join(found.cast(KNOWN), on="moment", how="left", maintain_order="left")
 
 
 def book_span(con: duckdb.DuckDBPyConnection, stream: Stream) -> Window | None:
     """From the first stored second to the end of the last; None where there is none."""
     sql = f"select min(second), max(known_at) from order_book where {OF_MARKET}"
-    first, last = con.execute(sql, _market(stream)).fetchall()[0]
+    first, last = con.execute(sql, market_key(stream)).fetchall()[0]
     return Window(start=first, end=last) if first else None
 
 
 def newest_book(con: duckdb.DuckDBPyConnection, stream: Stream, since: datetime = EPOCH) -> datetime | None:
     """When the newest row became known, of the seconds from `since` on; None where there is none."""
     sql = f"select max(known_at) from order_book where {OF_MARKET} and second >= $since"
-    return con.execute(sql, {**_market(stream), "since": since}).fetchall()[0][0]
+    return con.execute(sql, {**market_key(stream), "since": since}).fetchall()[0][0]
 
 
 def _whole(con: duckdb.DuckDBPyConnection, keys: pl.DataFrame) -> pl.DataFrame:
@@ -140,7 +117,3 @@ def _whole(con: duckdb.DuckDBPyConnection, keys: pl.DataFrame) -> pl.DataFrame:
     columns = ", ".join(f"order_book.{name}" for name in BOOK_SECONDS)
     found = select_with(con, keys, f"select {columns} from order_book join incoming on {SAME_KEY}")
     return found.cast(BOOK_SECONDS)
-
-
-def _market(stream: Stream) -> dict[str, str]:
-    return {"venue": stream.venue, "symbol": stream.symbol}

@@ -32,14 +32,14 @@ from hindsight.inference.frames import Frames
 from hindsight.market.book_means import MEANS
 from hindsight.market.buckets import SIDE
 from hindsight.market.streams import Stream, Window, from_ms, to_ms
-from hindsight.store.rows import select
+from hindsight.store.rows import OF_MARKET, market_key, select
+from hindsight.store.tape import market_folder
 
 BLOCK = 600  # seconds
 KEPT = 288  # blocks: two days, if every second of them is recorded
 AT_ONCE = 144  # blocks that are read together
 BLOCK_BYTES = BLOCK * len(BOOK_COLUMNS) * 4
 LAYOUT = hashlib.blake2b("|".join((*BOOK_COLUMNS, f"float32 {BLOCK} 1")).encode(), digest_size=8).hexdigest()
-OF_MARKET = "venue = $venue and symbol = $symbol"
 SECOND_1970 = "epoch_ms(second) // 1000"
 SCALARS = ("imbalance", *MEANS, "price")  # the last of BOOK_COLUMNS, in their order
 
@@ -62,7 +62,7 @@ def load(con: duckdb.DuckDBPyConnection, folder: Path, stream: Stream, window: W
 
     Raises HomeUnwritable when the file cannot be written.
     """
-    file = folder / stream.venue / stream.symbol.replace("/", "-").replace(":", "_") / "book" / "rows.f32"
+    file = market_folder(folder, stream) / "book" / "rows.f32"
     start_row, end_row = to_ms(window.start) // 1000, to_ms(window.end) // 1000
     contents = _bring_up_to_date(con, file, stream, start_row // BLOCK)
     if contents is None:
@@ -163,7 +163,7 @@ def _rows(con: duckdb.DuckDBPyConnection, stream: Stream, span: range) -> Frames
         """,
         start=from_ms(span.start * BLOCK * 1000),
         end=from_ms(span.stop * BLOCK * 1000),
-        **_market(stream),
+        **market_key(stream),
     )
     rows = np.zeros((len(span) * BLOCK, len(BOOK_COLUMNS)), np.float32)
     at = found["at"].to_numpy() - span.start * BLOCK
@@ -186,7 +186,7 @@ def _fingerprints(con: duckdb.DuckDBPyConnection, stream: Stream, since_block: i
         where {OF_MARKET} and second >= $since
         group by block
         """,
-        {"since": from_ms(since_block * BLOCK * 1000), **_market(stream)},
+        {"since": from_ms(since_block * BLOCK * 1000), **market_key(stream)},
     ).fetchall()
     return {block: f"{count} {xor:016x}" for block, count, xor in found}
 
@@ -201,7 +201,7 @@ def _first_block(con: duckdb.DuckDBPyConnection, stream: Stream) -> int | None:
         order by second
         limit 1
         """,
-        _market(stream),
+        market_key(stream),
     ).fetchall()
     return found[0][0] if found else None
 
@@ -217,7 +217,3 @@ def _contents(file: Path, first_block: int) -> _Contents | None:
     if not is_whole or (contents.layout, contents.first_block) != (LAYOUT, first_block):
         return None
     return _Contents(layout=LAYOUT, first_block=first_block, blocks=blocks)
-
-
-def _market(stream: Stream) -> dict[str, str]:
-    return {"venue": stream.venue, "symbol": stream.symbol}

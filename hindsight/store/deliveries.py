@@ -8,18 +8,17 @@
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import duckdb
 import polars as pl
 
-from hindsight.market.as_of import REVISIONS
+from hindsight.market.as_of import A_MOMENT, REVISIONS
 from hindsight.market.candles import CANDLES, PRICES, TIME
 from hindsight.market.streams import Stream, Window
 from hindsight.store.rows import OF_STREAM, delete_with, insert, select, select_with, stream_key
 
 VALUES = (*PRICES, "volume")
-A_MOMENT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

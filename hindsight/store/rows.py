@@ -10,6 +10,7 @@ from hindsight.market.streams import Stream
 
 _columns: dict[str, list[str]] = {}  # of every table that rows were inserted into
 OF_STREAM = "venue = $venue and symbol = $symbol and timeframe = $timeframe"  # filled by stream_key
+OF_MARKET = "venue = $venue and symbol = $symbol"  # filled by market_key
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame, stream: Stream | None = None) -> int:
@@ -68,9 +69,9 @@ def stream_key(stream: Stream) -> dict[str, str]:
     return {"venue": stream.venue, "symbol": stream.symbol, "timeframe": stream.timeframe}
 
 
-def stream_columns(frame: pl.DataFrame, stream: Stream) -> pl.DataFrame:
-    """`frame` led by venue, symbol and timeframe. For a large frame of one stream, give `insert` the stream instead."""
-    return frame.select(*(pl.lit(value).alias(name) for name, value in stream_key(stream).items()), pl.all())
+def market_key(stream: Stream) -> dict[str, str]:
+    """The stream's market as the values of the columns that every table of a market starts with."""
+    return {"venue": stream.venue, "symbol": stream.symbol}
 
 
 @contextmanager

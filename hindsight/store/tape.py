@@ -41,6 +41,11 @@ class _Contents:
     changes: tuple[Change, ...] = ()  # all that were known by the last close, as they follow in their file
 
 
+def market_folder(folder: Path, stream: Stream) -> Path:
+    """Where the tapes of the stream's market lie: a folder per timeframe, and one of its book."""
+    return folder / stream.venue / stream.symbol.replace("/", "-").replace(":", "_")
+
+
 def load(
     con: duckdb.DuckDBPyConnection,
     folder: Path,
@@ -56,7 +61,7 @@ def load(
     are a map of the file, of which only what changed later is a copy.
     """
     until_ms, step_ms = to_ms(moment or window.end), stream.step_ms
-    file = folder / stream.venue / stream.symbol.replace("/", "-").replace(":", "_") / stream.timeframe / "rows.f32"
+    file = market_folder(folder, stream) / stream.timeframe / "rows.f32"
     first_row, end_row = to_ms(origin) // step_ms, to_ms(window.end) // step_ms
     contents = _bring_up_to(con, file, stream, first_row, end_row)
     start_row = max(to_ms(window.start) // step_ms, first_row)

@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from hindsight.market.book_rows import book_frame
 from hindsight.market.pivots import PIVOTS
 from hindsight.market.streams import Stream, Window, to_ms
-from hindsight.store.book_tables import (
-    KNOWN,
-    ORDER_BOOK,
-    book_at,
-    books_between,
-    books_known_at,
-    newest_book,
-    write_order_book,
-)
+from hindsight.store.book_tables import KNOWN, ORDER_BOOK, books_known_at, newest_book, write_order_book
 from hindsight.store.market_tables import append_pivots
-from hindsight.store.rows import OF_STREAM, select, stream_key
+from hindsight.store.rows import OF_MARKET, OF_STREAM, market_key, select, stream_key
 from hindsight.store.warehouse import Warehouse
 
 START = datetime(2024, 8, 31, 23, 59, 30, tzinfo=UTC)
@@ -72,9 +64,20 @@ def write(warehouse: Warehouse, *rows: Row) -> int:
         return write_order_book(con, book_frame(rows))
 
 
+def everything(con: duckdb.DuckDBPyConnection, stream: Stream) -> pl.DataFrame:
+    """Every row of a market, in the columns of ORDER_BOOK."""
+    sql = f"""
+        select {", ".join(ORDER_BOOK)}
+        from order_book
+        where {OF_MARKET}
+        order by second
+        """
+    return select(con, sql, **market_key(stream))
+
+
 def stored(warehouse: Warehouse, stream: Stream = ETH) -> pl.DataFrame:
     with warehouse.reading() as con:
-        return books_between(con, stream, ALWAYS)
+        return everything(con, stream)
 
 
 def test_rows_come_back_as_they_were_written_with_when_they_were_known(warehouse: Warehouse) -> None:
@@ -203,24 +206,10 @@ def test_what_comes_after_t_changes_no_row_known_by_t(dense, sparse, cut: int) -
 # The book at an instant ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("after", "found"),
-    [
-        pytest.param(timedelta(seconds=0.999), None, id="before the first row is known"),
-        pytest.param(timedelta(seconds=1), 0, id="at the instant at which it is known"),
-        pytest.param(timedelta(seconds=1.999), 0, id="while the next second runs"),
-        pytest.param(timedelta(seconds=2), 1, id="the next one"),
-        pytest.param(timedelta(seconds=6.999), 1, id="just young enough"),
-        pytest.param(timedelta(seconds=7), None, id="as old as the limit"),
-    ],
-)
-def test_the_book_at_an_instant_is_the_newest_known_then(
-    warehouse: Warehouse, after: timedelta, found: int | None
-) -> None:
-    write(warehouse, row(0), row(1), row(10, price=1e9), row(0, stream=BTC))
-    with warehouse.reading() as con:
-        books = book_at(con, ETH, START + after, max_age=5 * SECOND)
-    assert books["second"].to_list() == ([] if found is None else [START + found * SECOND])
+def newest_known(con: duckdb.DuckDBPyConnection, moment: datetime) -> list[tuple[float | None, float | None]]:
+    """(relative spread, imbalance) of the newest row known at `moment` and less than 5 s before it, if there is one."""
+    rows = everything(con, ETH).filter(pl.col("known_at").is_between(moment - 5 * SECOND, moment, closed="right"))
+    return rows.tail(1).select(pl.col("spread") / pl.col("price"), "imbalance").rows()
 
 
 def known_at(con: duckdb.DuckDBPyConnection, *after_ms: int) -> list[tuple[float | None, float | None]]:
@@ -261,15 +250,14 @@ def test_the_newest_row_counts_even_if_it_knows_less_than_the_one_before_it(ware
 def test_the_books_at_many_instants_are_those_at_each_whatever_comes_later(
     seconds: list[int], after_ms: list[int], cut_ms: int
 ) -> None:
-    """Two roads: one query for all, and one for each; and nothing known after an instant counts at it."""
+    """Two roads: one query for all, and a filter for each; and nothing known after an instant counts at it."""
     rows = [row(at, at / 64, price=100.0 + at, spread=at / 8) for at in seconds]
     before = [each for each in rows if int(str(each["second_ms"])) + 1000 <= to_ms(START) + cut_ms]
     with in_memory() as con:
         write_order_book(con, book_frame(rows))
         together = known_at(con, *after_ms)
         for moment, found in zip(after_ms, together, strict=True):
-            books = book_at(con, ETH, START + timedelta(milliseconds=moment), max_age=5 * SECOND)
-            expected = books.select(pl.col("spread") / pl.col("price"), "imbalance").rows()
+            expected = newest_known(con, START + timedelta(milliseconds=moment))
             assert [found] == (expected or [(None, None)])
     with in_memory() as con:
         write_order_book(con, book_frame(before))
@@ -283,8 +271,6 @@ def test_the_newest_book_is_asked_for_by_market(warehouse: Warehouse) -> None:
     with warehouse.reading() as con:
         assert newest_book(con, ETH) == START + 8 * SECOND
         assert newest_book(con, Stream(venue="kraken", symbol="ETH/USDT", timeframe="1m")) is None
-        part = books_between(con, ETH, Window(start=START, end=START + 7 * SECOND))
-    assert part["second"].to_list() == [START]
 
 
 def pivot(pivot_time: datetime, confirmed_at: datetime) -> pl.DataFrame:

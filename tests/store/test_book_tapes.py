@@ -18,8 +18,9 @@ from hindsight.inference.book_tape import BOOK_COLUMN, BOOK_COLUMNS, BookTape
 from hindsight.market.book_rows import book_frame
 from hindsight.market.streams import Stream, Window, to_ms
 from hindsight.store import book_tapes
-from hindsight.store.book_tables import books_between, write_order_book
+from hindsight.store.book_tables import write_order_book
 from hindsight.store.book_tapes import BLOCK, KEPT
+from hindsight.store.rows import OF_MARKET, market_key, select
 
 START = datetime(2024, 8, 31, 23, 55, tzinfo=UTC)  # in the middle of a block
 SECOND = timedelta(seconds=1)
@@ -84,7 +85,10 @@ def stretch(tape: BookTape, start: int, end: int) -> np.ndarray:
 def by_plain_lines(con: duckdb.DuckDBPyConnection, start: int, end: int, stream: Stream = ETH) -> np.ndarray:
     """The same from nothing but the rows of the table."""
     rows = np.full((end - start, len(BOOK_COLUMNS)), np.nan, np.float32)
-    for found in books_between(con, stream, span(start, end)).iter_rows(named=True):
+    sql = f"select * from order_book where {OF_MARKET} and second >= $start and second < $end"
+    asked = span(start, end)
+    stored = select(con, sql, **market_key(stream), start=asked.start, end=asked.end)
+    for found in stored.iter_rows(named=True):
         values = [*found["amounts"], *(found[name] for name in BOOK_COLUMNS[40:])]
         at = (found["second"] - START) // SECOND - start
         rows[at] = [np.nan if value is None else value for value in values]
