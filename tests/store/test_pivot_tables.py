@@ -21,21 +21,27 @@ ETH = Stream(venue="binance", symbol="ETH/USDT", timeframe="1m")
 BTC = Stream(venue="binance", symbol="BTC/USDT", timeframe="1m")
 
 
-def pivots_of(seed: int, count: int = 1500) -> pl.DataFrame:
-    """All pivots of a random walk, in the order of their confirmation."""
+def pivots_of(seed: int, count: int = 1500, grain: float = 0.0, holes: int = 0) -> pl.DataFrame:
+    """All pivots of a random walk, in the order of their confirmation; with a grain, prices are multiples of it."""
     chance = np.random.default_rng(seed)
     close = 300 + chance.normal(size=count).cumsum()
+    high, low = close + chance.random(count), close - chance.random(count)
+    if grain:
+        high, low = (np.round(price / grain) * grain for price in (high, low))
     candles = pl.DataFrame(
         {
             "open_time": pl.datetime_range(START, START + (count - 1) * MINUTE, MINUTE, eager=True).cast(TIME),
             "open": np.concatenate([close[:1], close[:-1]]),
-            "high": close + chance.random(count),
-            "low": close - chance.random(count),
+            "high": high,
+            "low": low,
             "close": close,
             "atr_14": np.ones(count),
         }
     )
-    return advance(PivotState.initial(), candles, MINUTE, max_gap=3)[1]
+    there = np.ones(count, bool)
+    for first in chance.integers(0, count, holes).tolist():
+        there[first : first + 60] = False
+    return advance(PivotState.initial(), candles.filter(there), MINUTE, max_gap=3)[1]
 
 
 @pytest.fixture
@@ -76,6 +82,23 @@ def test_they_are_those_of_the_window_and_the_newest_of_each_type_before_it(
     assert found.select(expected.columns).cast(expected.schema).sort(key).equals(expected.sort(key))
     assert found["emitted"].is_sorted()
     assert set(found["symbol"]) <= {ETH.symbol}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_however_far_back_history_goes_they_are_those_of_a_plain_filter(warehouse: Warehouse, seed: int) -> None:
+    """Prices often equal, holes of an hour, and windows with few of level 5 before them and with many."""
+    chance = np.random.default_rng(seed)
+    pivots = pivots_of(seed, 12_000, grain=(0.0, 0.5, 2.0)[seed % 3], holes=seed % 2 * 9)
+    with warehouse.writing() as con:
+        append_pivots(con, ETH, pivots)
+    key = ("confirmed_at", "pivot_type")
+    with warehouse.reading() as con:
+        for start, length, count in chance.integers((0, 0, 1), (13_000, 300, 9), (25, 3)).tolist():
+            window = Window(start=START + start * MINUTE, end=START + (start + length) * MINUTE)
+            found = pivots_before(con, ETH, window, count)
+            expected = by_plain_filters(pivots, window, count)
+            assert found.select(expected.columns).cast(expected.schema).sort(key).equals(expected.sort(key))
+    assert pivots["level"].max() == 5
 
 
 def test_they_stand_in_the_order_of_their_confirmation(con: duckdb.DuckDBPyConnection) -> None:
