@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from hindsight.configured import shape_of
-from hindsight.inference.blocks import GATHERED, OUTPUTS, Blocks, Peer
+from hindsight.inference.blocks import GATHERED, OUTPUT_COLUMNS, Blocks, Peer
 from hindsight.inference.book_tape import BOOK_COLUMNS, BookTape
 from hindsight.inference.frames import COLUMNS, Frames, Tape
 from hindsight.inference.labels import Labels, TrendRule, label
@@ -58,7 +58,7 @@ class Scene:
         peers = [
             Peer(
                 first_row=self.first,
-                outputs=chance.random((count, len(OUTPUTS) - 1), np.float32),
+                outputs=chance.random((count, len(OUTPUT_COLUMNS) - 1), np.float32),
                 hidden=chance.standard_normal((count, read.width), np.float32),
             )
             for read in shape.reads

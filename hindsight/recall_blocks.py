@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import duckdb
 import numpy as np
 
-from hindsight.inference.blocks import OUTPUT_AGE, OUTPUTS, Blocks, Peer
+from hindsight.inference.blocks import OUTPUT_AGE, OUTPUT_COLUMNS, Blocks, Peer
 from hindsight.inference.frames import COLUMNS, Tape
 from hindsight.inference.pivot_history import IMBALANCES, KEY, PivotHistory
 from hindsight.inference.predictions import BUY, NEXT_HIGH, TREND
@@ -218,7 +218,7 @@ def _peer(con: duckdb.DuckDBPyConnection, stream: Stream, read: Read, first: int
     start = first - OUTPUT_AGE
     peer = Peer(
         first_row=start,
-        outputs=np.full((end - start, len(OUTPUTS) - 1), np.nan, np.float32),
+        outputs=np.full((end - start, len(OUTPUT_COLUMNS) - 1), np.nan, np.float32),
         hidden=np.full((end - start, read.width), np.nan, np.float32),
     )
     window = Window(start=from_ms(start * stream.step_ms), end=from_ms(end * stream.step_ms))

@@ -22,7 +22,7 @@ from hindsight.inference.frames import COLUMNS, PIVOT_TYPES, Frames, Rows, Tape
 from hindsight.inference.pivot_history import PIVOT_COLUMNS, PivotHistory
 from hindsight.inference.shape import FrameShape, Read
 
-OUTPUTS = ("buy", "down", "sideways", "up", "next_high", "age")  # probabilities; candles since it was said
+OUTPUT_COLUMNS = ("buy", "down", "sideways", "up", "next_high", "age")  # probabilities; candles since it was said
 OUTPUT_AGE = 5  # candles after which an output is too old to be read
 OUTPUT_AGES = np.arange(1, OUTPUT_AGE + 1)
 GATHERED = 256  # frames at a time where only something small is kept of each
@@ -66,7 +66,7 @@ class Peer:
     """
 
     first_row: int
-    outputs: Frames  # [N, 5] the columns of OUTPUTS but the age
+    outputs: Frames  # [N, 5] the columns of OUTPUT_COLUMNS but the age
     hidden: Frames  # [N, D]
 
     @classmethod
@@ -74,17 +74,17 @@ class Peer:
         """A model that has said nothing yet."""
         return cls(
             first_row=0,
-            outputs=np.empty((0, len(OUTPUTS) - 1), np.float32),
+            outputs=np.empty((0, len(OUTPUT_COLUMNS) - 1), np.float32),
             hidden=np.empty((0, read.width), np.float32),
         )
 
     def outputs_before(self, rows: Rows) -> Frames:
         """[B, 6]: the newest output of a close before each row, with its age."""
         places = rows[:, None] - OUTPUT_AGES - self.first_row
-        values = _at(self.outputs, places.ravel()).reshape(*places.shape, len(OUTPUTS) - 1)
+        values = _at(self.outputs, places.ravel()).reshape(*places.shape, len(OUTPUT_COLUMNS) - 1)
         said = ~np.isnan(values[..., 0])
         newest = said.argmax(axis=1)
-        found = np.empty((len(rows), len(OUTPUTS)), np.float32)
+        found = np.empty((len(rows), len(OUTPUT_COLUMNS)), np.float32)
         found[:, :-1], found[:, -1] = values[np.arange(len(rows)), newest], OUTPUT_AGES[newest]
         found[~said.any(axis=1)] = np.nan
         return found
@@ -146,7 +146,7 @@ class Blocks:
                 if self.pivots
                 else _none(len(rows), len(PIVOT_TYPES), self.shape.pivots, len(PIVOT_COLUMNS))
             ),
-            np.stack(outputs, axis=1) if outputs else _none(len(rows), 0, len(OUTPUTS)),
+            np.stack(outputs, axis=1) if outputs else _none(len(rows), 0, len(OUTPUT_COLUMNS)),
             tuple(peer.hidden_at(rows) for peer in self.peers),
         )
 
@@ -185,7 +185,7 @@ def check_frame(frame: Frame[Any], shape: FrameShape) -> None:
         },
         "book": ((count, shape.book, len(BOOK_COLUMNS)), frame.book),
         "pivots": ((count, 10, shape.pivots, len(PIVOT_COLUMNS)), frame.pivots),
-        "outputs": ((count, len(shape.reads), len(OUTPUTS)), frame.outputs),
+        "outputs": ((count, len(shape.reads), len(OUTPUT_COLUMNS)), frame.outputs),
         **{
             f"hidden state of {read.model}": ((count, read.width), hidden)
             for read, hidden in zip(shape.reads, frame.hidden, strict=True)

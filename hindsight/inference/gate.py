@@ -62,8 +62,9 @@ def walk(
     `mixture` [N] of their decision; the others get theirs, and `used` [N], `probability` [N], `contributions` [N, M].
     Carried and changed in place: `fallen` [1] (whether the mixture is being replaced), `shared` [3, 2] and `own`
     [M, K, 2], the coefficients, `advantage` [M, 2] (S and V), and `trail` [M + 1, 5], for each model and for the equal
-    average: discounted sums, over the closes at which it spoke, of 1, of 1 by the square of the discount, of how much
-    more the mixture lost, of the square of that, and of what it lost itself.
+    average: sums, discounted at every close and added to where it spoke, of 1, of 1 by the square of the discount, of
+    how much more the mixture lost, of the square of that, and of what it lost itself. `keep_…` is what a close leaves
+    of the sums of before; `band`, `release` and `least` are those of the rule.
     """
     models, features = buy.shape[1], context.shape[1]
     learned = 0

@@ -33,15 +33,3 @@ def norm_params(frames_BLF: Frames) -> NormParams:
         )
     params_B4[~np.isfinite(params_B4).all(axis=1)] = np.nan
     return params_B4.astype(np.float32)
-
-
-def normalise_price(price: NDArray[np.float64], params_B4: NormParams) -> NDArray[np.float64]:
-    """log(price / last close) / return scale, with one price per reference."""
-    params = params_B4.astype(np.float64)
-    return np.log(price / params[:, 0]) / params[:, 1]
-
-
-def denormalise_price(value: NDArray[np.float64], params_B4: NormParams) -> NDArray[np.float64]:
-    """The price that `normalise_price` turned into `value`."""
-    params = params_B4.astype(np.float64)
-    return params[:, 0] * np.exp(value * params[:, 1])

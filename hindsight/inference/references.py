@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from hindsight.inference.blocks import OUTPUTS
+from hindsight.inference.blocks import OUTPUT_COLUMNS
 from hindsight.inference.book_tape import BOOK_COLUMNS
 from hindsight.inference.frames import COLUMNS
 from hindsight.inference.pivot_history import PIVOT_COLUMNS
@@ -24,7 +24,6 @@ from hindsight.inference.shape import FrameShape
 from hindsight.market.streams import Stream
 
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_MASK = (1 << 64) - 1
 
 
 def inference_ids(model: str, stream: Stream, made_at_ms: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -52,7 +51,7 @@ def made_at_ms(model: str, stream: Stream, ids: NDArray[np.uint64]) -> NDArray[n
 
 
 def _salt(model: str, stream: Stream) -> int:
-    return xxhash.xxh3_64_intdigest(f"{model}|{stream}".encode()) & _MASK
+    return xxhash.xxh3_64_intdigest(f"{model}|{stream}".encode())
 
 
 def _unshift(value: NDArray[np.uint64], shift: int) -> NDArray[np.uint64]:
@@ -64,5 +63,7 @@ def _unshift(value: NDArray[np.uint64], shift: int) -> NDArray[np.uint64]:
 
 def schema_hash(model_config: str, shape: FrameShape) -> str:
     """Twelve hex digits that name what goes in and through a model: columns, blocks, normalisation, architecture."""
-    text = "|".join((*COLUMNS, *BOOK_COLUMNS, *PIVOT_COLUMNS, *OUTPUTS, str(shape), "normalisation 2", model_config))
+    text = "|".join(
+        (*COLUMNS, *BOOK_COLUMNS, *PIVOT_COLUMNS, *OUTPUT_COLUMNS, str(shape), "normalisation 2", model_config)
+    )
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()

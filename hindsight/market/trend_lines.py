@@ -53,8 +53,3 @@ def trend_codes(price_change: ArrayLike, atr: ArrayLike, flat_fraction: float) -
     if not (np.isfinite(change).all() and np.isfinite(flat).all()):
         raise ValueError("a trend needs a price change and a warm ATR14, found NaN or infinity")
     return (1 + (change > flat).astype(np.int8) - (change < -flat).astype(np.int8)).astype(np.int8)
-
-
-def trend_of(price_change: float, atr: float, flat_fraction: float) -> Trend:
-    """The name of one trend, by the rule of `trend_codes`."""
-    return TRENDS[int(trend_codes(price_change, atr, flat_fraction))]

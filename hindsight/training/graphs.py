@@ -69,7 +69,9 @@ class Graphs:
         graph = torch.cuda.CUDAGraph()
         try:
             # The others go on meanwhile: in the usual mode, what they ask of the device would fail, and this with it.
-            recording = torch.cuda.graph(graph, pool=self.pool, stream=_apart(), capture_error_mode="thread_local")
+            recording = torch.cuda.graph(
+                graph, pool=self.pool, stream=_recording_stream(), capture_error_mode="thread_local"
+            )
             with torch.cuda.stream(torch.cuda.current_stream()), recording:  # one that fails stays on its own stream
                 found = work(kept)
         except RuntimeError as error:
@@ -91,7 +93,7 @@ class Graphs:
 
 
 @cache
-def _apart() -> torch.cuda.Stream:
+def _recording_stream() -> torch.cuda.Stream:
     """The stream on which is recorded: none of those that learners work on, which come from another pool."""
     return torch.cuda.Stream(priority=-1)
 

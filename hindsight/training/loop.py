@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hindsight.inference.blocks import Blocks
 from hindsight.inference.drift import Drift, DriftRule, drifts, first_row_needed
-from hindsight.inference.frames import Tape
+from hindsight.inference.frames import Rows, Tape
 from hindsight.inference.labels import VALIDATED, Labels
 from hindsight.inference.losses import log_loss, of_what_came
 from hindsight.inference.predictions import BUY
@@ -32,7 +32,6 @@ from hindsight.training.replay import Draw, ReplayRule, draw, step_seed
 from hindsight.training.resident import Gathers, on_device
 from hindsight.training.step import LOSS_PARTS, Examples
 
-Rows = NDArray[np.int64]
 Prove = Callable[[Blocks, Memory, Rows], NDArray[np.bool_]]  # positions in memory: which still match their digest
 
 

@@ -10,13 +10,12 @@ Source of the correction: Schaul et al., "Prioritized Experience Replay", https:
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from hindsight.inference.frames import Rows
 
 HIGH_QUOTA = 0.5
-TRIGGER_CODES = {"candle": 6, "pivot": 5, "drift": 7}
+TRIGGER_CODES = {"candle": 6, "pivot": 5, "drift": 7}  # any, but always the same: seeds are made of them
 CORRECTION = 0.5  # the exponent β of the source: 0 corrects nothing, 1 undoes the priority altogether
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,7 +197,7 @@ def _score(
 
 
 def _features(tape: Tape, memory: Memory, rows: NDArray[np.int64]) -> Frames:
-    """The channels of each reference's last candle, as the model sees them."""
+    """The channels of each reference's last two candles, as the model sees them."""
     norm = torch.from_numpy(memory.norm_params[rows - memory.first_row])
     last_BLF = torch.from_numpy(tape.gather(rows, 2))
     return channels(last_BLF, norm).flatten(1).numpy()

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hindsight.inference.blocks import Frame
 from hindsight.training.engine import Lesson, Predict, Taught, Train, Work, frame_of, said_by
-from hindsight.training.graphs import graphs_for, played, tensors_in, with_tensors
+from hindsight.training.graphs import Given, graphs_for, played, tensors_in, with_tensors
 from hindsight.training.learner import Learner
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.step import LOSS_PARTS, Examples, opinion, pull_of
@@ -33,7 +33,7 @@ Weights = dict[str, Tensor]  # [S, …] by name
 
 
 def together(stack: "Stack", lessons: Sequence[Lesson[Taught]]) -> list[Taught]:
-    """Takes every lesson to its end: one of each learner of the stack, which keeps their weights; see `Stack.leave`.
+    """Takes every lesson to its end: one of each learner of the stack, which keeps their weights.
 
     Those that ask for the same kind and size of work at the same time, have it done at once. To many that begin
     together and train at the same closes that happens all the time; others wait for each other less and less.
@@ -94,9 +94,9 @@ class Stack:
         )
 
     def do(self, members: Sequence[int], works: Sequence[Work]) -> list[Tensor]:
-        """What comes of the work of each of these members, all of one kind; of all members a GPU records it once."""
+        """What comes of the work of each of these members, all of one kind. A GPU records only what all members do at
+        once: groups that come and go would be recorded over and over."""
         at = self._there(members)
-        # Groups that come and go would be recorded over and over.
         run = partial(played, self.graphs if len(members) == len(self.learners) else None)
         if isinstance(works[0], Predict):
             frame, is_shared = self._frame_of([work for work in works if isinstance(work, Predict)])
@@ -106,14 +106,6 @@ class Stack:
         learners = [self.learners[member] for member in members]
         pulls = self._there([pull_of(each.hyper, each.number + 1 - each.born_at) for each in learners])
         return list(run(("steps",), lambda given: self._train(*given), (at, batch, pulls)))
-
-    def leave(self) -> None:
-        """Gives every learner its weights."""
-        with torch.no_grad():
-            for member, learner in enumerate(self.learners):
-                for module, stacked in ((learner.model, self.weights), (learner.average, self.means)):
-                    for name, weights in module.named_parameters():
-                        weights.copy_(stacked[name][member])
 
     def _frame_of(self, works: Sequence[Predict]) -> tuple[Frame[Tensor], bool]:
         """What they are made from, and whether that is one frame for all of them; else they stand side by side."""
@@ -210,17 +202,17 @@ def _joined(each: Sequence[Examples]) -> Examples:
     return replace(each[0], **{name: np.concatenate([getattr(one, name) for one in each]) for name in names})
 
 
-def _apart(value: Taught, members: int) -> Taught:
+def _apart(value: Given, members: int) -> Given:
     """What was made for all members at once, [S · B, …], as [S, B, …]."""
     return with_tensors(value, lambda tensor: tensor.unflatten(0, (members, -1)))
 
 
-def _merged(values: Sequence[Taught]) -> Taught:
+def _merged(values: Sequence[Given]) -> Given:
     """Values [S, …] of some members and of others as one."""
     return _again(values[0], [torch.cat(each) for each in zip(*map(tensors_in, values), strict=True)])
 
 
-def _again(value: Taught, tensors: Sequence[Tensor]) -> Taught:
+def _again(value: Given, tensors: Sequence[Tensor]) -> Given:
     """The value with other tensors, in their order."""
     rest = iter(tensors)
     return with_tensors(value, lambda _: next(rest))

@@ -28,8 +28,8 @@ LOSS_PARTS = ("total", "action", "candle", "trend", "pivot", "value")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """The references that a step is taken on, by row, and how much each counts. Those of many steps, of learners that
-    see the same market, are examples like those of one.
+    """The references that a step is taken on, by row, and how much each counts. Put one after the other, those of many
+    learners that see the same market make one batch.
 
     Not all are asked for their trend: all references between two pivots share one, and so few different answers are
     soon known by heart where they are asked again.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hindsight.inference.blocks import OUTPUT_AGE, OUTPUTS, Frame
+from hindsight.inference.blocks import OUTPUT_AGE, OUTPUT_COLUMNS, Frame
 from hindsight.inference.book_tape import BOOK_COLUMNS
 from hindsight.inference.frames import COLUMN, PIVOT_TYPES
 from hindsight.inference.normalisation import MINIMUM_RETURN_SCALE, MINIMUM_VOLUME_SCALE
@@ -21,6 +21,7 @@ from hindsight.training.channels import CHANNELS, LEAST, LIMIT, PIVOT_AGES, chan
 from hindsight.training.constants import constant
 
 BUCKETS = BOOK_COLUMNS.index("imbalance")  # 40 amounts come first, then the imbalance and its means, then the price
+LOG_2 = 0.6931  # of what is usual: 0
 BOOK_CHANNELS = len(BOOK_COLUMNS) + 1
 PIVOT_CHANNELS = 7
 
@@ -44,7 +45,7 @@ def sizes_of(shape: FrameShape) -> Sizes:
     sequences = [(block.length, CHANNELS) for block in shape.candles]
     if shape.book:
         sequences.append((shape.book, BOOK_CHANNELS))
-    of_reads = sum(len(OUTPUTS) + 1 + read.width + 1 for read in shape.reads)
+    of_reads = sum(len(OUTPUT_COLUMNS) + 1 + read.width + 1 for read in shape.reads)
     return Sizes(tuple(sequences), len(PIVOT_TYPES) * shape.pivots * PIVOT_CHANNELS + 1 + of_reads)
 
 
@@ -97,7 +98,7 @@ def _book(book_BLC: Tensor, norm_B4: Tensor, step_ms: int, span: slice) -> Tenso
     spread = scale_B1 * (seconds * 1000 / step_ms).sqrt()
     distance = torch.log(book_BLC[..., -1] / last_B1) / spread
     known = torch.isfinite(book_BLC[..., BUCKETS])
-    values = [torch.log1p(amounts / usual) - 0.6931, book_BLC[..., BUCKETS:-1], distance[..., None]]
+    values = [torch.log1p(amounts / usual) - LOG_2, book_BLC[..., BUCKETS:-1], distance[..., None]]
     return torch.cat([_finite(torch.cat(values, dim=-1)), known[..., None].float()], dim=-1)
 
 
@@ -119,7 +120,7 @@ def _pivots(pivots_BTKP: Tensor, norm_B4: Tensor) -> Tensor:
 
 def _outputs(outputs_B6: Tensor) -> Tensor:
     """[B, 7]: probabilities, the age as a share of the oldest that is read, and whether they are there."""
-    return _masked(outputs_B6 / constant((1.0,) * (len(OUTPUTS) - 1) + (float(OUTPUT_AGE),), outputs_B6.device))
+    return _masked(outputs_B6 / constant((1.0,) * (len(OUTPUT_COLUMNS) - 1) + (float(OUTPUT_AGE),), outputs_B6.device))
 
 
 def _masked(values_BX: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from hindsight.errors import FrameRefused
-from hindsight.inference.blocks import GATHERED, OUTPUT_AGE, OUTPUTS, Blocks, Frame, Peer, check_frame, digest
+from hindsight.inference.blocks import GATHERED, OUTPUT_AGE, OUTPUT_COLUMNS, Blocks, Frame, Peer, check_frame, digest
 from hindsight.inference.book_tape import BOOK_COLUMNS
 from hindsight.inference.frames import COLUMNS, Superseded, Tape
 from hindsight.inference.pivot_history import PIVOT_COLUMNS
 from hindsight.inference.shape import Read
 from hindsight.market.streams import to_ms
 
-AGE = OUTPUTS.index("age")
+AGE = OUTPUT_COLUMNS.index("age")
 HOUR = 1  # the place of the 1h candles among the blocks
 PARTS = ("own", "hour", "btc", "book", "pivots", "outputs", "hidden")
 
@@ -363,7 +363,7 @@ def test_a_frame_of_another_shape_is_refused_with_what_was_expected_of_which_blo
 
 
 def test_the_widths_are_those_of_the_columns():
-    assert (len(COLUMNS), len(BOOK_COLUMNS), len(PIVOT_COLUMNS), len(OUTPUTS)) == (43, 45, 5, 6)
+    assert (len(COLUMNS), len(BOOK_COLUMNS), len(PIVOT_COLUMNS), len(OUTPUT_COLUMNS)) == (43, 45, 5, 6)
 
 
 def test_a_map_changes_every_block_and_keeps_their_places(made_up: Callable):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from hindsight.market.trend_lines import TRENDS, line_through, trend_codes, trend_of
+from hindsight.market.trend_lines import TRENDS, line_through, trend_codes
 
 START = datetime(2022, 1, 1, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ def test_a_line_needs_two_instants_in_order(minutes):
     ],
 )
 def test_up_or_down_where_the_change_exceeds_the_flat_zone(change, atr, flat_fraction, expected):
-    assert trend_of(change, atr, flat_fraction) == expected
+    assert TRENDS[trend_codes(change, atr, flat_fraction)] == expected
 
 
 def test_codes_are_the_places_of_the_names():
@@ -48,7 +48,7 @@ def test_codes_are_the_places_of_the_names():
     change, atr = chance.normal(size=500), chance.random(500)
     codes = trend_codes(change, atr, 1.0)
     assert codes.dtype == np.int8
-    assert [TRENDS[code] for code in codes] == [trend_of(*pair, 1.0) for pair in zip(change, atr, strict=True)]
+    assert codes.tolist() == [int(trend_codes(*pair, 1.0)) for pair in zip(change, atr, strict=True)]
     assert set(codes) == {0, 1, 2}
     np.testing.assert_array_equal(trend_codes(-change, atr, 1.0), 2 - codes)
     assert len(trend_codes([], [], 1.0)) == 0

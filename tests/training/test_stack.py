@@ -52,6 +52,15 @@ def lessons(
     return found
 
 
+def leave(stack: Stack) -> None:
+    """Gives every learner its weights."""
+    with torch.no_grad():
+        for member, learner in enumerate(stack.learners):
+            for module, stacked in ((learner.model, stack.weights), (learner.average, stack.means)):
+                for name, weights in module.named_parameters():
+                    weights.copy_(stacked[name][member])
+
+
 def flat(learner: Learner) -> torch.Tensor:
     return torch.cat([weights.detach().flatten() for weights in learner.average.parameters()])
 
@@ -66,7 +75,7 @@ def test_learners_taught_together_learn_what_each_learns_by_itself(
     side_by_side = lessons(stretch, any_learner, any_model)
     stack = Stack([learner for learner, _, _ in side_by_side])
     found = together(stack, [each for _, _, each in side_by_side])
-    stack.leave()
+    leave(stack)
     for one, other, (learner, memory, _), (by_itself, alone_memory, _) in zip(
         found, expected, side_by_side, apart, strict=True
     ):
@@ -92,7 +101,7 @@ def test_weights_that_are_held_and_those_that_nothing_asks_for_stay_as_they_are_
     before = [{name: each.clone() for name, each in learner.model.named_parameters()} for learner in learners]
     stack = Stack(learners)
     together(stack, [each for _, _, each in side_by_side])
-    stack.leave()
+    leave(stack)
     for learner, was in zip(learners, before, strict=True):
         held = next(name for name, weights in learner.model.named_parameters() if not weights.requires_grad)
         for name, weights in learner.model.named_parameters():

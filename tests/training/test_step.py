@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from hindsight.inference.predictions import CANDLE, PIVOT_CANDLES, PIVOT_RETURN
+from hindsight.training.engine import natural_units
 from hindsight.training.hyperparameters import Hyperparameters
 from hindsight.training.models.opinion import ModelOutput
 from hindsight.training.objective import SUPERVISED
@@ -84,6 +86,21 @@ def test_targets_are_in_the_units_of_the_reference_that_asked(batch: Batch, stre
     )
     closes = batch.frame.candles[0][:, -1, 3].numpy()
     np.testing.assert_array_equal(batch.frame.norm[:, 0].numpy(), closes)
+
+
+def test_targets_said_in_natural_units_are_what_the_market_answered(batch: Batch, stretch):
+    """Trap 15: there by the batch, and back by the predictions, with the same four numbers."""
+    labels, at = stretch.market.labels, stretch.first + np.arange(0, 80, 2) - stretch.market.labels.first_row
+    output = some_output(40)._replace(
+        candle_B4=batch.candle_B4, pivot_return_B4=batch.pivot_return_BK, pivot_candles_B4=batch.pivot_candles_BK
+    )
+    said = natural_units(output, batch.frame.norm).numpy()
+    candle, pivots = batch.candle_mask_B.numpy() == 1, batch.pivot_mask_BK.numpy() == 1
+    assert candle.sum() > 20
+    assert pivots.sum() > 20
+    np.testing.assert_allclose(said[:, CANDLE][candle], labels.candle.log_returns[at][candle], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(said[:, PIVOT_RETURN][pivots], labels.pivot.log_return[at][pivots], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(said[:, PIVOT_CANDLES][pivots], labels.pivot.candles[at][pivots], rtol=1e-5)
 
 
 def test_the_mean_that_predicts_starts_with_the_weights_and_then_lags_behind_them(fresh_learner: Callable):

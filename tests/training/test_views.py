@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hindsight.inference.blocks import OUTPUT_AGE, OUTPUTS, Blocks, Frame, Peer
+from hindsight.inference.blocks import OUTPUT_AGE, OUTPUT_COLUMNS, Blocks, Frame, Peer
 from hindsight.inference.book_tape import BOOK_COLUMN, BOOK_COLUMNS
 from hindsight.inference.frames import COLUMN, KIND, PIVOT_TYPES
 from hindsight.inference.normalisation import norm_params
@@ -37,7 +37,7 @@ def seen(frame: Frame[np.ndarray], shape: FrameShape) -> Views:
 def parts(context_BX: Tensor, shape: FrameShape) -> dict[str, np.ndarray]:
     """The context by what it holds."""
     widths = {"pivots": 10 * shape.pivots * PIVOT_CHANNELS, "share": 1}
-    widths |= {f"outputs of {read.model}": len(OUTPUTS) + 1 for read in shape.reads}
+    widths |= {f"outputs of {read.model}": len(OUTPUT_COLUMNS) + 1 for read in shape.reads}
     widths |= {f"state of {read.model}": read.width + 1 for read in shape.reads}
     found = context_BX.split([*widths.values()], dim=1)
     return dict(zip(widths, (each.numpy() for each in found), strict=True))

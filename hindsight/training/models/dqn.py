@@ -24,7 +24,7 @@ USUAL_SCALE = 1e-3  # of returns: all else that a model reads is relative to it,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DqnConfig:
-    """About 26,000 weights per block of candles, and 24,000 around them."""
+    """About 26,000 weights per block of candles, and 28,000 around them."""
 
     rows: int = 8
     width: int = 64
