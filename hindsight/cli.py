@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hindsight.market.streams import Window, floor_to
 from hindsight.models_command import models
-from hindsight.settings import Settings, as_toml, load
+from hindsight.settings import Settings, as_toml, load, make_home
 from hindsight.terminal import console, told_plainly
 
 app = typer.Typer(
@@ -84,7 +84,7 @@ def backfill(
 
 @app.command()
 def up(
-    port: Annotated[int, typer.Option(help="port of the UI; 0: any free one")] = 3000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port of the UI; 0: any free one")] = 3000,
     feed: Annotated[bool, typer.Option(help="whether to record the market as it moves")] = True,
 ) -> None:
     """Open the UI, record the market as it moves, predict and learn at every close, until Ctrl-C.
@@ -109,7 +109,9 @@ def feed() -> None:
     from hindsight.exchange.feed.command import run_feed_command
 
     with told_plainly():
-        run_feed_command(load())
+        settings = load()
+        make_home(settings)
+        run_feed_command(settings)
 
 
 @app.command()
@@ -183,7 +185,7 @@ def sweep(
 
 @app.command()
 def venue(
-    port: Annotated[int, typer.Option(help="port to listen on; 0: any free one")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any free one")] = 0,
     speed: Annotated[float, typer.Option(min=0.01, help="seconds that pass at the venue in one of ours")] = 1.0,
     start: Annotated[
         str, typer.Option(metavar="TIME", help="what its clock shows at first, UTC; default: now, or the recording's")

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tomllib
+from errno import EACCES
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -20,7 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from hindsight.errors import SettingRefused
+from hindsight.errors import HomeUnwritable, SettingRefused
 from hindsight.inference.shape import frame_shape
 from hindsight.market.streams import TIMEFRAMES, Stream
 
@@ -358,6 +359,19 @@ def load(**overrides: object) -> Settings:
         raise SettingRefused("\n".join(lines)) from None
     except ValueError as error:  # a TOML file that does not parse
         raise SettingRefused(f"hindsight.toml cannot be read: {error}") from None
+
+
+def make_home(settings: Settings) -> None:
+    """The folder of the home is there, and can be written. Raises HomeUnwritable."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        if not os.access(settings.home, os.W_OK | os.X_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES), str(settings.home))
+    except OSError as error:
+        raise HomeUnwritable(
+            f"expected a folder to write to, found that {settings.home} cannot be one: {error.strerror}; "
+            "give it to this user, or set HINDSIGHT_HOME to another folder"
+        ) from error
 
 
 def _explain(problem: object) -> str:

@@ -88,6 +88,56 @@ def test_a_refused_setting_ends_in_one_clear_message(
     assert complaint in printed.output
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        pytest.param("MODELS", "transformer,nope", "model 'nope' is unknown", id="model"),
+        pytest.param("SOURCE", "ccxt:nope", "ccxt has no such venue", id="venue"),
+        pytest.param("BOOK_VENUES", "nope", "ccxt.pro has no streams of 'nope'", id="venue of books"),
+    ],
+)
+def test_up_refuses_what_would_fail_for_ever(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, complaint: str
+) -> None:
+    monkeypatch.setenv(f"HINDSIGHT_{name}", value)
+    printed = CliRunner().invoke(app, ["up", "--port", "0"])
+    assert printed.exit_code == 1
+    assert "SettingRefused" in printed.output
+    assert complaint in printed.output
+
+
+@pytest.mark.parametrize("command", ["backfill --since 2024-01-01 --until 2024-01-02", "up --port 0", "feed"])
+@pytest.mark.parametrize("home", ["a file", "/proc/x"])
+def test_a_home_that_cannot_be_made_ends_in_one_clear_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, home: str
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("HINDSIGHT_HOME", home)
+    printed = CliRunner().invoke(app, command.split())
+    assert printed.exit_code == 1
+    assert f"HomeUnwritable: expected a folder to write to, found that {home} cannot be one" in printed.output
+
+
+@pytest.mark.parametrize("command", ["backfill --since 2024-01-01 --until 2024-01-02", "up --port 0"])
+def test_a_database_that_is_away_ends_in_one_clear_message_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")  # put back at the end: opening an instance sets it
+    monkeypatch.setenv("HINDSIGHT_POSTGRES_URL", "postgresql://us:password@localhost:1/x")
+    printed = CliRunner().invoke(app, command.split())
+    assert printed.exit_code == 1
+    assert "expected a PostgreSQL server where the setting postgres_url says" in printed.output
+    assert "Connection refused" in printed.output
+    assert "password" not in printed.output
+
+
+@pytest.mark.parametrize("command", ["up --port 99999", "up --port=-5", "venue --port 99999"])
+def test_a_port_that_cannot_be_is_refused(command: str) -> None:
+    printed = CliRunner().invoke(app, command.split())
+    assert printed.exit_code == 2
+    assert "Invalid value for '--port'" in printed.output
+
+
 def test_a_run_that_fails_ends_in_its_message_and_exit_code_one(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     found = subprocess.run(
@@ -100,3 +150,4 @@ def test_a_run_that_fails_ends_in_its_message_and_exit_code_one(tmp_path: Path) 
     assert found.returncode == 1, found.stdout + found.stderr
     assert "binance ETH/USDT 1m failed" in found.stderr
     assert "Traceback" not in found.stderr
+    assert not (tmp_path / "streams.txt").exists(), "a stream without candles was noted"

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import OperationalError
 
-from hindsight.settings import Settings
+from hindsight.errors import WaitAndRetry
+from hindsight.settings import Settings, make_home
 from pipelines.runs.run_process import close_dead
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ WARM, STOCK = ("pipelines.runs.launcher", "WarmRunLauncher"), ("dagster", "Defau
 
 def prepare(settings: Settings) -> Path:
     """The folder of the instance, made where missing, and named to Dagster and to every process started later."""
+    make_home(settings)
     home = settings.home.resolve()
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,9 +43,21 @@ def instance_yaml(settings: Settings) -> str:
 
 
 def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """The instance, its databases created, and free of runs whose process is gone."""
+    """The instance, its databases created, and free of runs whose process is gone.
+
+    Raises HomeUnwritable, and WaitAndRetry where PostgreSQL does not answer.
+    """
     prepare(settings)
-    instance = dg.DagsterInstance.get()
+    try:
+        instance = dg.DagsterInstance.get()
+    except OperationalError as error:
+        if not settings.postgres_url:
+            raise
+        found = str(error.orig).strip().partition("\n")[0]  # without the statement, and the address with its password
+        raise WaitAndRetry(
+            f"expected a PostgreSQL server where the setting postgres_url says, found none: {found}; "
+            "start it, or take the setting out for SQLite files"
+        ) from error
     close_dead(instance)
     return instance
 

@@ -19,11 +19,12 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from hindsight.errors import AlreadyRunning
 from hindsight.exchange.alone import alone
 from hindsight.exchange.heartbeat import note_wanted
-from hindsight.settings import Settings
+from hindsight.settings import Settings, make_home
 from pipelines.home.instance import CHECKOUT, open_instance
 from pipelines.runs import warm
 from pipelines.runs.run_process import PID
 from pipelines.up.feeding import has_venue, market_parts
+from pipelines.up.possible import refuse_the_impossible
 from pipelines.up.supervise import Part, Supervisor
 
 LOCATION = "hindsight"
@@ -34,7 +35,11 @@ QUIET = ("--log-level", "warning")
 
 
 def up(settings: Settings, port: int, *, feed: bool) -> None:
-    """Runs all of it until Ctrl-C or SIGTERM. Raises AlreadyRunning where it runs already, or the port is taken."""
+    """Runs all of it until Ctrl-C or SIGTERM.
+
+    Raises AlreadyRunning where it runs already, or the port is taken, and SettingRefused for what can never work.
+    """
+    refuse_the_impossible(settings, feed=feed)
     with _home_to_itself(settings), _scratch() as scratch, open_instance(settings) as instance:
         port = _free(port)
         os.environ[warm.OWNER] = str(os.getpid())
@@ -120,7 +125,7 @@ def _end_runs(supervisor: Supervisor, instance: dg.DagsterInstance) -> None:
 
 @contextmanager
 def _home_to_itself(settings: Settings) -> Iterator[None]:
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_home(settings)
     with alone(settings.home / "up.lock") as other:
         if other is not None:
             raise AlreadyRunning(
