@@ -4,8 +4,9 @@ import dagster as dg
 
 from assets.metadata import add_figures, of_run
 from assets.order_book import take_up_what_landed
-from assets.partitions import STREAM_MONTHS, stretches
+from assets.partitions import STREAM_MONTHS, note_stream, stretches
 from hindsight.record import record_candles
+from hindsight.settings import load
 from resources.exchange import SourceResource
 from resources.progress import Progress
 from resources.scope import ScopeResource
@@ -31,6 +32,9 @@ def candles(
     covered = stretches(context.run, context.instance, *scope.bounds(), now)
     progress.enter("candles", covered)
     reports = [record_candles(store, venue, each.stream, each.window, now) for each in covered]
+    for each, report in zip(covered, reports, strict=True):
+        if report.candles:  # a symbol typed wrong would stay among the UI's partitions for ever
+            note_stream(load(), each.stream)
     take_up_what_landed(store)
     add_figures(context, store, "candles", covered)
     return dg.MaterializeResult(metadata=of_run(covered, reports))

@@ -17,15 +17,19 @@ from hindsight.settings import Settings, load
 
 
 def stream_keys(settings: Settings) -> list[str]:
-    """The streams of the settings, and those that this home was ever asked to fill by other settings."""
-    noted = settings.streams_path.read_text().splitlines() if settings.streams_path.exists() else []
-    return list(dict.fromkeys([*map(str, settings.streams), *noted]))
+    """The streams of the settings, and those of which this home was ever filled by other settings."""
+    return list(dict.fromkeys([*map(str, settings.streams), *_noted(settings)]))
 
 
-def note_streams(settings: Settings) -> None:
-    """Notes the streams of the settings, so that the UI shows their runs and partitions whatever is set later."""
-    settings.streams_path.parent.mkdir(parents=True, exist_ok=True)
-    settings.streams_path.write_text("\n".join(stream_keys(settings)) + "\n")
+def note_stream(settings: Settings, stream: Stream) -> None:
+    """Notes a stream that has candles, so that the UI shows its runs and partitions whatever is set later."""
+    if str(stream) not in _noted(settings):
+        with settings.streams_path.open("a") as notes:  # adds a line: streams are filled side by side
+            notes.write(f"{stream}\n")
+
+
+def _noted(settings: Settings) -> list[str]:
+    return settings.streams_path.read_text().splitlines() if settings.streams_path.exists() else []
 
 
 SETTINGS = load()

@@ -16,7 +16,6 @@ from queue import Empty
 
 import dagster as dg
 
-from assets.partitions import note_streams
 from hindsight.errors import HindsightError
 from hindsight.inference.shape import frame_shape
 from hindsight.market.streams import Stream, Window
@@ -44,7 +43,6 @@ def backfill(settings: Settings, streams: list[Stream], window: Window) -> Itera
     Where frames hold other streams, every stream is recorded before any is learned. Leaving the iteration early
     (Ctrl-C, an exception) ends the workers.
     """
-    note_streams(settings)
     open_instance(settings)  # its databases are created here, once, before the workers meet at them
     for job, chosen in _waves(settings, streams):
         yield from _run(settings, job, chosen, window)

@@ -24,6 +24,10 @@ def test_an_asset_materialises_in_the_partition_of_its_month(chain, asset: str) 
     assert partitions == {f"2024-01|{chain.stream}"}
 
 
+def test_a_stream_that_has_candles_is_noted(chain) -> None:
+    assert chain.settings.streams_path.read_text() == f"{chain.stream}\n"
+
+
 @pytest.mark.parametrize(
     ("asset", "figures"),
     [

@@ -13,7 +13,7 @@ from assets.partitions import (
     SETTINGS,
     STREAM_MONTHS,
     Stretch,
-    note_streams,
+    note_stream,
     partition_key,
     range_tags,
     run_keys,
@@ -142,7 +142,15 @@ def test_range_tags_name_every_partition_that_a_window_touches() -> None:
     assert run_keys(tags) == [partition_key(SECOND, at(1)), partition_key(SECOND, at(2))]
 
 
-def test_streams_asked_for_by_other_settings_stay_partitions(tmp_path, monkeypatch) -> None:
+def test_streams_filled_by_other_settings_stay_partitions(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HINDSIGHT_HOME", str(tmp_path))
-    note_streams(load(symbols="SOL/USDT", timeframes="1h"))
-    assert stream_keys(load(symbols="ETH/USDT")) == ["simulated ETH/USDT 1m", "simulated SOL/USDT 1h"]
+    other, own = load(symbols="SOL/USDT", timeframes="1h"), load(symbols="ETH/USDT")
+    for _ in range(2):
+        note_stream(own, own.streams[0])
+        note_stream(other, other.streams[0])
+    assert own.streams_path.read_text() == "simulated ETH/USDT 1m\nsimulated SOL/USDT 1h\n"
+    assert stream_keys(load(symbols="BTC/USDT")) == [
+        "simulated BTC/USDT 1m",
+        "simulated ETH/USDT 1m",
+        "simulated SOL/USDT 1h",
+    ]
