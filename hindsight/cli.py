@@ -34,6 +34,8 @@ DEMO = {
     "HINDSIGHT_SOURCE": "simulated",
     "HINDSIGHT_SYMBOLS": "ETH/USDT,BTC/USDT",
     "HINDSIGHT_TIMEFRAMES": "1m",
+    "HINDSIGHT_PREDICTED": "",
+    "HINDSIGHT_FRAME": "own,pivots",  # blocks of other streams would not be recorded
     "HINDSIGHT_FIRST_MONTH": "2024-01",
 }
 
@@ -85,11 +87,14 @@ def backfill(
 @app.command()
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="port of the UI; 0: any free one")] = 3000,
-    feed: Annotated[bool, typer.Option(help="whether to record the market as it moves")] = True,
+    feed: Annotated[
+        bool, typer.Option(help="whether to record the market as it moves, or only show what is there")
+    ] = True,
 ) -> None:
     """Open the UI, record the market as it moves, predict and learn at every close, until Ctrl-C.
 
-    Whatever of it dies is started again. With simulated candles it starts the venue that they come from, too.
+    Whatever of it dies is started again. With simulated candles it starts the venue that they come from, too. In a
+    home that holds history, it first fills and learns everything from there to now; with --no-feed it only shows.
     """
     with told_plainly():
         from pipelines.up.command import up as run_all
@@ -280,4 +285,7 @@ def _print_summary(settings: Settings) -> None:
     from hindsight.status import status as how_things_stand
 
     print_status(how_things_stand(settings), console)
-    console.print("See the runs, charts and checks: [b]make up[/b] (or hindsight up), then http://127.0.0.1:3000")
+    console.print(
+        "See the runs, charts and checks: [b]hindsight up --no-feed[/b] with the settings of this command, then "
+        "http://127.0.0.1:3000. Without --no-feed it fills and learns everything from here to now, and goes on live."
+    )

@@ -18,6 +18,7 @@ from hindsight.tracking_printing import LEARNER, print_failures, print_of_learne
 if TYPE_CHECKING:
     from hindsight.remake import Remade  # imports torch, which takes over a second
 
+MANY_REFERENCES = 100_000  # of fewer, the size of the file says more about DuckDB's blocks than about a reference
 PIVOT_TYPES = ("L2L", "L2H", "L3L", "L3H")
 PREDICTED = (  # what each of the 17 numbers of a prediction says; see hindsight.inference.predictions
     *("probability of up", "log return of open", "… of high", "… of low", "… of close"),
@@ -44,7 +45,7 @@ def print_status(status: Status, console: Console) -> None:
         _print_scores(console, learner, _of(status.scores, learner))
     print_decisions(console, status.decisions, status.decision_scores)
     _print_trading(console, status.trading)
-    if status.bytes_per_reference is not None:
+    if status.bytes_per_reference is not None and status.learned["references"].sum() >= MANY_REFERENCES:
         console.print(f"A reference takes at most {status.bytes_per_reference:.0f} bytes on disk, prediction included.")
     print_live(status.live, console)
 

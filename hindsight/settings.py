@@ -206,6 +206,13 @@ class Settings(BaseSettings):
         Field(gt=-1, lt=1, description="correlation of a simulated return with what tells it: what can be learned"),
     ] = 0.3
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _a_folder(cls, value: object) -> object:
+        if value == "":  # as compose files pass what is not set; a path would read it as the current folder
+            raise ValueError("expected the name of a folder, found none")
+        return value
+
     @field_validator("timeframes")
     @classmethod
     def _known_timeframes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -283,10 +290,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         here = Path("hindsight.toml")
-        named = tomllib.loads(here.read_text()).get("home") if here.exists() else None
-        home = Path(os.environ.get("HINDSIGHT_HOME") or named or cls.model_fields["home"].default)
-        files = (here, home / "hindsight.toml")
-        return (init_settings, env_settings, *(TomlConfigSettingsSource(settings_cls, path) for path in files))
+        named = _read(here).get("home")
+        home = Path(os.environ.get("HINDSIGHT_HOME") or str(named or cls.model_fields["home"].default))
+        there = home / "hindsight.toml"
+        _read(there)
+        files = (TomlConfigSettingsSource(settings_cls, path) for path in (here, there))
+        return (init_settings, env_settings, *files)
 
     @property
     def venue(self) -> str:
@@ -357,8 +366,14 @@ def load(**overrides: object) -> Settings:
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise SettingRefused("\n".join(lines)) from None
-    except ValueError as error:  # a TOML file that does not parse
-        raise SettingRefused(f"hindsight.toml cannot be read: {error}") from None
+
+
+def _read(path: Path) -> dict[str, object]:
+    """What a file sets; nothing where there is none. Raises SettingRefused where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:  # not ours, a folder, no UTF-8, no TOML
+        raise SettingRefused(f"{path.resolve()} cannot be read: {error}") from None
 
 
 def make_home(settings: Settings) -> None:
@@ -376,13 +391,14 @@ def make_home(settings: Settings) -> None:
 
 def _explain(problem: object) -> str:
     assert isinstance(problem, dict)
+    said = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:  # of several settings together, which the message names
-        return f"setting {problem['msg'].removeprefix('Value error, ')}"
+        return f"setting {said}"
     name = ".".join(str(part) for part in problem["loc"][:1])
     field = Settings.model_fields.get(name)
     if field is None:
         return f"setting {name!r} is unknown; the settings are {_names()}"
-    return f"setting {name} = {problem['input']!r}: {problem['msg']} ({field.description}; default {field.default!r})"
+    return f"setting {name} = {problem['input']!r}: {said} ({field.description}; default {field.default!r})"
 
 
 def _names() -> str:

@@ -1,5 +1,6 @@
 """The command line: it teaches, refuses nonsense with the cure, and starts fast."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hindsight.cli import app
-from hindsight.settings import Settings
+from hindsight.cli import DEMO, app
+from hindsight.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,16 @@ def test_a_database_that_is_away_ends_in_one_clear_message_without_its_password(
     assert "password" not in printed.output
 
 
+def test_the_demo_has_all_that_it_shows_whatever_the_file_here_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ('timeframes = ["1m", "1h"]', 'predicted = ["ETH/USDT 1h"]', 'frame = ["own", "1h", "SOL/USDT 1m"]')
+    (tmp_path / "hindsight.toml").write_text("\n".join((*lines, 'symbols = ["ETH/USDT", "SOL/USDT"]')))
+    for name, value in DEMO.items():
+        monkeypatch.setenv(name, value)
+    assert load().predicted_streams == load().streams
+
+
 @pytest.mark.parametrize("command", ["up --port 99999", "up --port=-5", "venue --port 99999"])
 def test_a_port_that_cannot_be_is_refused(command: str) -> None:
     printed = CliRunner().invoke(app, command.split())
@@ -140,9 +151,11 @@ def test_a_port_that_cannot_be_is_refused(command: str) -> None:
 
 def test_a_run_that_fails_ends_in_its_message_and_exit_code_one(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
+    settings = {"HINDSIGHT_HOME": str(tmp_path), "HINDSIGHT_SOURCE": f"archive:{tmp_path / 'nothing'}"}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("HINDSIGHT_")}
     found = subprocess.run(
         [sys.executable, "-m", "hindsight", "backfill", "--since", "2022-01-01", "--until", "2022-01-02"],
-        env={"HINDSIGHT_HOME": str(tmp_path), "HINDSIGHT_SOURCE": f"archive:{tmp_path / 'nothing'}", "COLUMNS": "200"},
+        env={**plain, **settings, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         check=False,

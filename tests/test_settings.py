@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hindsight.settings import Settings, as_toml, load
 
 # Another value than the default, and one that is refused: too small, too large, or not one of those there are.
 EXAMPLES: dict[str, tuple[object, object]] = {
-    "home": ("elsewhere", None),
+    "home": ("elsewhere", ""),
     "source": ("ccxt:kraken", "bloomberg"),
     "archive_venue": ("okx", "simulated"),
     "symbols": (["SOL/USDT"], ["ETHUSDT"]),
@@ -144,7 +145,36 @@ def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(here: Path)
 
 def test_a_file_that_is_no_toml_is_refused(here: Path) -> None:
     (here / "hindsight.toml").write_text("train_every 15\n")
-    with pytest.raises(SettingRefused, match=r"hindsight\.toml cannot be read"):
+    with pytest.raises(SettingRefused, match=rf"^{here}/hindsight\.toml cannot be read: .*line 1"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda path: path.write_bytes(b"seed = \xff"), id="no text"),
+        pytest.param(Path.mkdir, id="a folder"),
+    ],
+)
+def test_a_file_at_home_that_cannot_be_read_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object]
+) -> None:
+    monkeypatch.setenv("HINDSIGHT_HOME", "home")
+    (here / "home").mkdir()
+    spoil(here / "home" / "hindsight.toml")
+    with pytest.raises(SettingRefused, match=rf"^{here}/home/hindsight\.toml cannot be read: "):
+        load()
+
+
+def test_a_home_that_is_a_number_is_refused(here: Path) -> None:
+    (here / "hindsight.toml").write_text("home = 5\n")
+    with pytest.raises(SettingRefused, match=r"setting home = 5: Input is not a valid path"):
+        load()
+
+
+def test_what_is_wrong_is_said_in_our_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HINDSIGHT_SYMBOLS", "ETHUSDT")
+    with pytest.raises(SettingRefused, match=r"^setting symbols = 'ETHUSDT': expected symbols like ETH/USDT"):
         load()
 
 

@@ -1,4 +1,4 @@
-"""Whether the settings can work at all: asked once, before anything starts that would fail and be tried again for ever."""
+"""Whether the settings can work at all: asked once, before anything starts that would fail again and again."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor

@@ -5,12 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+import polars as pl
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from hindsight.cli import app
+from hindsight.printing import print_status
 from hindsight.status import status
 
 
@@ -24,8 +29,28 @@ def at_home(chain, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status_prints_what_is_stored_learned_and_scored() -> None:
     printed = CliRunner().invoke(app, ["status"])
     assert printed.exit_code == 0, printed.output
-    for words in ("candles", "pivots of level 5", "trend accuracy", "serving checkpoint", "always up", "bytes"):
+    for words in ("candles", "pivots of level 5", "trend accuracy", "serving checkpoint", "always up"):
         assert words in printed.output
+
+
+@pytest.mark.parametrize(("references", "is_told"), [(99_999, False), (100_000, True)])
+def test_the_size_of_a_reference_is_told_once_there_are_many(chain, references: int, is_told: bool) -> None:
+    found, told = status(chain.settings), StringIO()
+    assert found.bytes_per_reference is not None
+    many = replace(found, learned=found.learned.with_columns(references=pl.lit(references)))
+    print_status(many, Console(file=told, width=100))
+    assert ("bytes on disk" in told.getvalue()) == is_told
+
+
+def test_a_backfill_advises_to_look_at_what_it_stored_and_not_to_go_on_live(tmp_path: Path) -> None:
+    quick = {name: os.environ[name] for name in os.environ if not name.startswith("HINDSIGHT_")}
+    command = [sys.executable, "-m", "hindsight", "backfill", "--symbol", "ETH/USDT", "--model", "transformer"]
+    command += ["--since", "2024-01-01", "--until", "2024-01-01T00:30"]
+    printed = subprocess.run(
+        command, env={**quick, "HINDSIGHT_HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    said = " ".join(printed.stdout.split())
+    assert "See the runs, charts and checks: hindsight up --no-feed with the settings of this command" in said
 
 
 @pytest.mark.usefixtures("at_home")
