@@ -79,7 +79,8 @@ def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
     for variables, words in _command_lines(page.read_text()):
         assert {name.removeprefix("HINDSIGHT_").lower() for name in variables} <= Settings.model_fields.keys()
         assert words[0] in commands, f"hindsight has no command {words[0]}"
-        options = {option for parameter in commands[words[0]].params for option in parameter.opts}
+        parameters = commands[words[0]].params
+        options = {option for each in parameters for option in (*each.opts, *each.secondary_opts)}
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options
 
 
