@@ -3,6 +3,7 @@
 A check covers what its run covered. Started by hand from the UI, without partitions, it covers all that is stored.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 
 import dagster as dg
@@ -86,7 +87,7 @@ def asked(asset: str, asks: tuple[questions.Question, ...], covered: Covered) ->
 
     @dg.multi_asset_check(
         name=f"{asset}_checks",
-        specs=[dg.AssetCheckSpec(name, asset=asset, description=ask.__doc__) for name, ask in by_name.items()],
+        specs=[dg.AssetCheckSpec(name, asset=asset, description=inspect.getdoc(ask)) for name, ask in by_name.items()],
         can_subset=True,
     )
     def checks(

@@ -49,15 +49,17 @@ class Lesson(dg.Config):
 
 @dg.op
 def due(context: dg.OpExecutionContext, config: Lesson, warehouse: WarehouseResource) -> list[list[str]]:
-    """The [stream, model, until] to learn: those asked for that have recorded candles."""
+    """The [stream, model, until] to learn: those asked for, of the streams that are predicted."""
+    from hindsight.models_command import predicted_stream  # a command line's packages are not for every process
+
     settings = load()
+    streams = [predicted_stream(settings, config.stream)] if config.stream else settings.predicted_streams
+    until = (instant(config.until, "until") or datetime.now(UTC)).isoformat()
     with warehouse.open().reading() as con:
         stored, learned = summaries.stored(con), summaries.learned(con)
     context.add_output_metadata({"stored": as_table(stored), "due": as_table(learned)})
-    until = (instant(config.until) or datetime.now(UTC)).isoformat()
-    streams = [config.stream] if config.stream else [str(stream) for stream in settings.predicted_streams]
     models = [config.model] if config.model else settings.models
-    return [[stream, model, until] for stream in streams for model in models]
+    return [[str(stream), model, until] for stream in streams for model in models]
 
 
 @dg.op(out={"learned": dg.Out(list[str]), "failed": dg.Out(list[str])})

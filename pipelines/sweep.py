@@ -32,7 +32,7 @@ def try_settings(context: dg.OpExecutionContext, config: Trial) -> None:
     from hindsight.sweep import sweep as try_all
 
     settings = load()
-    since, until = instant(config.since), instant(config.until) or datetime.now(UTC)
+    since, until = instant(config.since, "since"), instant(config.until, "until") or datetime.now(UTC)
     if since is None or since >= until:
         raise dg.Failure(f"since: expected a time before {until:%Y-%m-%d %H:%M}, found {config.since!r}")
     stream = predicted_stream(settings, config.stream)

@@ -14,16 +14,23 @@ class ScopeResource(dg.ConfigurableResource):
 
     def bounds(self) -> tuple[datetime | None, datetime | None]:
         """Both instants, None where not given."""
-        return instant(self.since), instant(self.until)
+        return instant(self.since, "since"), instant(self.until, "until")
 
     def now(self) -> datetime:
         """The present: the one place where a run reads the clock."""
         return datetime.now(UTC)
 
 
-def instant(text: str) -> datetime | None:
-    """The UTC instant that `text` writes in ISO form, None for no text. Raises ValueError for anything else."""
+def instant(text: str, field: str) -> datetime | None:
+    """The UTC instant that `text` writes in ISO form, None for no text. Raises dg.Failure, naming `field`, for
+    anything else."""
     if not text:
         return None
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise dg.Failure(
+            f"{field}: expected an instant or a date, UTC, like 2022-01-01T12:00 or 2022-01-01, found {text!r}",
+            allow_retries=False,
+        ) from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

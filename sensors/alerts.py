@@ -22,9 +22,12 @@ TROUBLE = "trouble with "
 ENDS = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 
-@dg.run_failure_sensor(minimum_interval_seconds=10, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.run_failure_sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Tells a person of every run that failed, and why.",
+)
 def run_failed(context: dg.RunFailureSensorContext) -> None:
-    """Tells of every run that failed, and why."""
     run = context.dagster_run
     kind, message = _error(context)
     tags = {name: run.tags.get(f"hindsight/{name}", "-") for name in ("trigger", "event_time", "streams", "models")}

@@ -101,6 +101,13 @@ def test_the_jobs_and_sensors() -> None:
     assert sensors == {"candle_closed", "pivot_confirmed", "run_failed", "freshness"}
 
 
+def test_every_check_and_sensor_is_described_in_lines_that_are_no_code() -> None:
+    checks = [spec for asked in defs.asset_checks or () for spec in asked.check_specs]
+    told = {spec.name: spec.description for spec in checks}
+    told |= {sensor.name: sensor.description for sensor in defs.get_repository_def().sensor_defs}
+    assert [name for name, text in told.items() if not text or "\n  " in text] == []
+
+
 def test_loading_the_definitions_imports_nothing_heavy() -> None:
     script = f"import sys, pipelines.definitions; print([m for m in {HEAVY} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
