@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.metadata import add_figures, of_run
 from assets.order_book import take_up_what_landed
-from assets.partitions import STREAM_MONTHS, note_stream, stretches
+from assets.partitions import STREAM_MONTHS, covered_by, note_stream
 from hindsight.record import record_candles
 from hindsight.settings import load
 from resources.exchange import SourceResource
@@ -28,8 +28,8 @@ def candles(
     progress: dg.ResourceParam[Progress],
 ) -> dg.MaterializeResult:
     """Closed candles as the venue delivered them, its corrections, the gaps between them, and what was refused."""
+    covered = covered_by(context, scope)
     now, store, venue = scope.now(), warehouse.open(), source.open()
-    covered = stretches(context.run, context.instance, *scope.bounds(), now)
     progress.enter("candles", covered)
     reports = [record_candles(store, venue, each.stream, each.window, now) for each in covered]
     for each, report in zip(covered, reports, strict=True):

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.candles import candles
 from assets.metadata import add_figures, of_run
-from assets.partitions import STREAM_MONTHS, stretches
+from assets.partitions import STREAM_MONTHS, covered_by
 from hindsight.record import record_indicators
 from resources.progress import Progress
 from resources.scope import ScopeResource
@@ -27,7 +27,7 @@ def indicators(
 ) -> dg.MaterializeResult:
     """Eighteen indicators at each close, null until warm, and the same however wide a stretch was computed."""
     store = warehouse.open()
-    covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
+    covered = covered_by(context, scope)
     progress.enter("indicators", covered)
     reports = [record_indicators(store, each.stream, each.window) for each in covered]
     add_figures(context, store, "indicators", covered)

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.candles import candles
 from assets.indicators import indicators
 from assets.metadata import add_figures, of_run, standing
-from assets.partitions import STREAM_MONTHS, stretches
+from assets.partitions import STREAM_MONTHS, covered_by
 from assets.pivots import pivots
 from hindsight.settings import load
 from resources.progress import Progress
@@ -73,7 +73,7 @@ def learning(
     from hindsight.lessons import learn_each  # torch takes over a second to import
 
     settings, store = load(), warehouse.open()
-    covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
+    covered = covered_by(context, scope)
     shown = set(settings.streams) - set(settings.predicted_streams)  # recorded for the frames of others
     ends = [(each.stream, each.window.end) for each in covered if each.stream not in shown]
     taught = learn_each(settings, ends, lambda stream, model: progress.of(stream, f"learning {model}"), scope.now())

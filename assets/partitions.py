@@ -14,6 +14,7 @@ import dagster as dg
 
 from hindsight.market.streams import Stream, Window, floor_to, next_month
 from hindsight.settings import Settings, load
+from resources.scope import ScopeResource
 
 
 def stream_keys(settings: Settings) -> list[str]:
@@ -106,6 +107,28 @@ def stretches(
             if start < min(window.end, end):
                 covered.append(Stretch(stream=stream, window=Window(start=start, end=min(window.end, end))))
     return covered
+
+
+def covered_by(context: dg.AssetExecutionContext, scope: ScopeResource) -> list[Stretch]:
+    """What the run of an asset covers; nothing where nothing of it has closed yet.
+
+    Raises dg.Failure for a run without months, or with a scope outside of them: they would count as filled.
+    """
+    run, now, (since, until) = context.run, scope.now(), scope.bounds()
+    if not run_keys(dict(run.tags)):
+        raise dg.Failure("expected a stream and months, found no partition: choose some", allow_retries=False)
+    months = stretches(run, context.instance, None, None, now)
+    if months and not any(_touches(each.window, since, until) for each in months):
+        raise dg.Failure(
+            f"expected since and until inside the months chosen, {', '.join(map(str, months))}; "
+            f"found since {scope.since or 'their start'}, until {scope.until or 'their end'}",
+            allow_retries=False,
+        )
+    return stretches(run, context.instance, since, until, now)
+
+
+def _touches(window: Window, since: datetime | None, until: datetime | None) -> bool:
+    return max(window.start, since or window.start) < min(window.end, until or window.end)
 
 
 def _backfill_keys(run: dg.DagsterRun, instance: dg.DagsterInstance) -> Iterable[str]:

@@ -6,7 +6,7 @@ from assets.candles import candles
 from assets.chart import chart
 from assets.indicators import indicators
 from assets.metadata import add_figures, of_run
-from assets.partitions import STREAM_MONTHS, stretches
+from assets.partitions import STREAM_MONTHS, covered_by
 from hindsight.record import record_pivots
 from hindsight.settings import load
 from resources.progress import Progress
@@ -30,7 +30,7 @@ def pivots(
 ) -> dg.MaterializeResult:
     """Pivots of five levels, streaming and append-only: everything recorded up to the end of the run's months."""
     store = warehouse.open()
-    covered = stretches(context.run, context.instance, *scope.bounds(), scope.now())
+    covered = covered_by(context, scope)
     progress.enter("pivots", covered)
     reports = [record_pivots(store, each.stream, each.window.end, max_gap=load().max_gap) for each in covered]
     add_figures(context, store, "pivots", covered)

@@ -1,6 +1,7 @@
 """Which stretches of time a run covers, and that a backfill started in the UI meets its months in order."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -22,6 +23,7 @@ from assets.partitions import (
 )
 from hindsight.market.streams import Window
 from hindsight.settings import load
+from pipelines.definitions import defs
 
 FIRST, SECOND = SETTINGS.streams[:2]
 NOW = datetime(2024, 6, 15, 10, 30, 20, tzinfo=UTC)
@@ -154,3 +156,46 @@ def test_streams_filled_by_other_settings_stay_partitions(tmp_path, monkeypatch)
         "simulated ETH/USDT 1m",
         "simulated SOL/USDT 1h",
     ]
+
+
+def test_a_run_that_chose_no_months_fails_and_fills_no_partition(tmp_path, monkeypatch) -> None:
+    result, filled = _record(tmp_path, monkeypatch, {}, {})
+    assert "choose some" in str(result.failure_data_for_node("candles"))
+    assert not filled
+
+
+def test_a_run_whose_scope_lies_outside_its_months_fails_and_fills_no_partition(tmp_path, monkeypatch) -> None:
+    scope = {"since": "2024-01-01T15:00", "until": "2024-01-01T15:30"}
+    result, filled = _record(tmp_path, monkeypatch, scope, {"dagster/partition": f"2023-05|{FIRST}"})
+    told = str(result.failure_data_for_node("candles"))
+    assert "expected since and until inside the months chosen" in told
+    assert "found since 2024-01-01T15:00, until 2024-01-01T15:30" in told
+    assert not filled
+
+
+@pytest.mark.parametrize(
+    ("month", "scope"),
+    [
+        pytest.param("2024-01", {"since": "2024-01-01T00:00:00", "until": "2024-01-01T00:00:30"}, id="no whole candle"),
+        pytest.param(
+            f"{datetime.now(UTC):%Y-%m}", {"until": f"{datetime.now(UTC):%Y-%m}-01T00:00:30"}, id="this month"
+        ),
+    ],
+)
+def test_a_run_in_whose_scope_no_candle_closes_covers_nothing_and_is_well(
+    tmp_path, monkeypatch, month: str, scope: dict[str, str]
+) -> None:
+    result, _ = _record(tmp_path, monkeypatch, scope, {"dagster/partition": f"{month}|{FIRST}"})
+    assert result.success
+
+
+def _record(
+    home: Path, patch: pytest.MonkeyPatch, scope: dict[str, str], tags: dict[str, str]
+) -> tuple[dg.ExecuteInProcessResult, set[str]]:
+    """A run of the job `record` in an empty home, and the partitions of `candles` that count as filled after it."""
+    patch.setenv("HINDSIGHT_HOME", str(home))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("record").execute_in_process(
+            run_config={"resources": {"scope": {"config": scope}}}, tags=tags, instance=instance, raise_on_error=False
+        )
+        return result, instance.get_materialized_partitions(dg.AssetKey("candles"))
