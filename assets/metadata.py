@@ -66,8 +66,9 @@ def figures_by_month(con: Connection, table: str, covered: Stretch) -> dict[str,
 
 
 def of_run(covered: Iterable[object], reports: Sequence[Any]) -> dict[str, dg.MetadataValue]:
-    """What the run did to each thing covered, as JSON; a report is a dataclass or a number."""
-    return {str(each): dg.MetadataValue.json(_plain(report)) for each, report in zip(covered, reports, strict=True)}
+    """What the run did to each thing covered, as JSON under one name; a report is a dataclass or a number."""
+    did = {str(each): _plain(report) for each, report in zip(covered, reports, strict=True)}
+    return {"report": dg.MetadataValue.json(did)}
 
 
 def standing(warehouse: Warehouse, table: str) -> dict[str, Any]:

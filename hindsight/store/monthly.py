@@ -105,8 +105,8 @@ MEANS = {
         "outcomes",
         "settled_at",
         """
-        avg(is_correct::int) filter (kind = 'candle') as direction_accuracy,
-        avg(log_loss) filter (kind = 'candle') as direction_log_loss,
+        avg(is_correct::int) filter (kind = 'candle') as action_accuracy,
+        avg(log_loss) filter (kind = 'candle') as action_log_loss,
         avg(is_correct::int) filter (is_next) as next_pivot_accuracy,
         avg(log_loss) filter (is_next) as next_pivot_log_loss
         """,

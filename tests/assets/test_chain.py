@@ -35,7 +35,7 @@ def test_a_stream_that_has_candles_is_noted(chain) -> None:
         pytest.param("indicators", {"rows", "not_warm"}, id="indicators"),
         pytest.param("pivots", {"rows", "level_1", "level_2", "level_3", "level_4", "level_5"}, id="pivots"),
         pytest.param("inference_references", {"rows", "bytes_per_reference", "refused_frames"}, id="references"),
-        pytest.param("outcomes", {"rows", "direction_accuracy", "action_log_loss_always_up"}, id="outcomes"),
+        pytest.param("outcomes", {"rows", "action_accuracy", "action_log_loss_always_up"}, id="outcomes"),
         pytest.param("outcomes", {"action_calibration_error_transformer"}, id="calibration"),
         pytest.param("trend_validations", {"rows", "trend_accuracy"}, id="trends"),
         pytest.param("checkpoints", {"training_steps", "loss_candle", "steps_per_second"}, id="checkpoints"),
@@ -46,6 +46,13 @@ def test_an_asset_reports_figures_that_the_ui_plots(chain, asset: str, figures: 
     reported = metadata(chain, asset)
     assert figures <= reported.keys()
     assert all(isinstance(reported[name], int | float) for name in figures)
+
+
+@pytest.mark.parametrize("asset", ASSETS)
+def test_what_the_run_did_stands_under_a_name_that_is_the_same_in_every_run(chain, asset: str) -> None:
+    reported = metadata(chain, asset)
+    assert any(str(chain.stream) in about for about in reported["report"])
+    assert not any(str(chain.stream) in name for name in reported)
 
 
 def test_candles_reports_every_candle_of_the_window(chain) -> None:

@@ -70,14 +70,14 @@ def two(one: Settings) -> Settings:
 
 def test_of_one_model_the_names_are_plain(one: Settings):
     found = figures(one, "outcomes")["2024-03"]
-    assert {"rows", "direction_accuracy", "direction_log_loss", "next_pivot_accuracy"} <= found.keys()
+    assert {"rows", "action_accuracy", "action_log_loss", "next_pivot_accuracy"} <= found.keys()
     assert {"action_log_loss_transformer", "action_log_loss_class_prior", "action_log_loss_always_up"} <= found.keys()
     assert not any("_of_" in name for name in found)
 
 
 def test_of_several_models_each_has_its_own_curve_and_its_own_baselines(two: Settings):
     found = figures(two, "outcomes")["2024-03"]
-    for name in ("action_log_loss_class_prior", "next_pivot_log_loss_opposite_side", "direction_log_loss"):
+    for name in ("action_log_loss_class_prior", "next_pivot_log_loss_opposite_side", "action_log_loss"):
         assert found[f"{name}_of_b"] == pytest.approx(2 * found[f"{name}_of_transformer"])
         assert name not in found
     assert found["action_log_loss_b"] == pytest.approx(2 * found["action_log_loss_transformer"])
