@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.columns import columns_of
 from assets.metadata import add_figures, of_run
 from assets.order_book import take_up_what_landed
 from assets.partitions import STREAM_MONTHS, covered_by, note_stream
@@ -17,6 +18,7 @@ from resources.warehouse import WarehouseResource
     group_name="market",
     kinds={"duckdb", "polars"},
     owners=["team:hindsight"],
+    metadata=columns_of("candles"),
     partitions_def=STREAM_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
 )

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.candles import candles
+from assets.columns import columns_of
 from assets.metadata import add_figures, of_run
 from assets.partitions import STREAM_MONTHS, covered_by
 from hindsight.record import record_indicators
@@ -16,6 +17,7 @@ from resources.warehouse import WarehouseResource
     group_name="market",
     kinds={"duckdb", "polars", "talib"},
     owners=["team:hindsight"],
+    metadata=columns_of("indicators"),
     partitions_def=STREAM_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
 )

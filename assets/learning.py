@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.candles import candles
+from assets.columns import columns_of
 from assets.indicators import indicators
 from assets.metadata import add_figures, of_run, standing
 from assets.partitions import STREAM_MONTHS, covered_by
@@ -21,6 +22,7 @@ SPECS = [
         deps=[candles, indicators, pivots],
         description="One row per prediction: what was predicted, by which weights, and the address of what they saw.",
         kinds={"duckdb", "torch"},
+        metadata=columns_of("inference_references"),
         **MODEL,
     ),
     dg.AssetSpec(
@@ -28,6 +30,7 @@ SPECS = [
         deps=["inference_references", candles],
         description="One row per close: buy, sell or hold, out of what all models said, and why.",
         kinds={"duckdb"},
+        metadata=columns_of("decisions"),
         **MODEL,
     ),
     dg.AssetSpec(
@@ -35,6 +38,7 @@ SPECS = [
         deps=["inference_references", candles, pivots],
         description="What the market answered to each prediction: the candle it aimed at, and the next pivots.",
         kinds={"duckdb"},
+        metadata=columns_of("outcomes"),
         **MODEL,
     ),
     dg.AssetSpec(
@@ -42,6 +46,7 @@ SPECS = [
         deps=["inference_references", pivots],
         description="Each predicted trend graded once, by the line through the next two L2 pivots of one side.",
         kinds={"duckdb"},
+        metadata=columns_of("trend_validations"),
         **MODEL,
     ),
     dg.AssetSpec(
@@ -49,6 +54,7 @@ SPECS = [
         deps=["outcomes", "trend_validations"],
         description="Weights after each training step worth keeping, by the metric of their model; and the steps.",
         kinds={"duckdb", "torch"},
+        metadata=columns_of("checkpoints"),
         **MODEL,
     ),
 ]

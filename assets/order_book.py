@@ -5,6 +5,7 @@ No venue tells the past of its book, so no run can fetch it: a materialisation t
 
 import dagster as dg
 
+from assets.columns import columns_of
 from assets.partitions import MARKET_MONTHS
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.venue_time import venue_clock
@@ -25,6 +26,7 @@ def take_up_what_landed(store: Warehouse) -> Ingested:
     group_name="market",
     kinds={"duckdb", "polars"},
     owners=["team:hindsight"],
+    metadata=columns_of("order_book"),
     partitions_def=MARKET_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
 )

@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.candles import candles
 from assets.chart import chart
+from assets.columns import columns_of
 from assets.indicators import indicators
 from assets.metadata import add_figures, of_run
 from assets.partitions import STREAM_MONTHS, covered_by
@@ -19,6 +20,7 @@ from resources.warehouse import WarehouseResource
     group_name="market",
     kinds={"duckdb", "numba"},
     owners=["team:hindsight"],
+    metadata=columns_of("pivots"),
     partitions_def=STREAM_MONTHS,
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
