@@ -8,7 +8,7 @@ from assets.candles import candles
 from assets.columns import columns_of
 from assets.indicators import indicators
 from assets.metadata import add_figures, of_run, standing
-from assets.partitions import STREAM_MONTHS, covered_by
+from assets.partitions import STREAM_MONTHS, STREAMS_OF_MARKET, covered_by
 from assets.pivots import pivots
 from hindsight.settings import load
 from resources.progress import Progress
@@ -16,10 +16,11 @@ from resources.scope import ScopeResource
 from resources.warehouse import WarehouseResource
 
 MODEL = {"group_name": "learning", "owners": ["team:hindsight"]}
+BOOK = dg.AssetDep("order_book", partition_mapping=STREAMS_OF_MARKET)  # where it was recorded: no run waits for it
 SPECS = [
     dg.AssetSpec(
         "inference_references",
-        deps=[candles, indicators, pivots],
+        deps=[candles, indicators, pivots, BOOK],
         description="One row per prediction: what was predicted, by which weights, and the address of what they saw.",
         kinds={"duckdb", "torch"},
         metadata=columns_of("inference_references"),

@@ -43,12 +43,14 @@ STREAM_MONTHS = dg.MultiPartitionsDefinition(
     }
 )
 # An order book belongs to a market, whatever the timeframes are that its candles are recorded in.
-MARKET_MONTHS = dg.MultiPartitionsDefinition(
+MARKETS: dict[str, set[str]] = {}
+for key in stream_keys(SETTINGS):
+    MARKETS.setdefault(key.rpartition(" ")[0], set()).add(key)
+MARKET_MONTHS = dg.MultiPartitionsDefinition({"market": dg.StaticPartitionsDefinition(list(MARKETS)), "month": MONTHS})
+STREAMS_OF_MARKET = dg.MultiPartitionMapping(
     {
-        "market": dg.StaticPartitionsDefinition(
-            list(dict.fromkeys(stream.rpartition(" ")[0] for stream in stream_keys(SETTINGS)))
-        ),
-        "month": MONTHS,
+        "month": dg.DimensionPartitionMapping("month", dg.IdentityPartitionMapping()),
+        "market": dg.DimensionPartitionMapping("stream", dg.StaticPartitionMapping(MARKETS)),
     }
 )
 PARTITION, BACKFILL = "dagster/partition", "dagster/backfill"

@@ -13,7 +13,9 @@ from assets.partitions import (
     MARKET_MONTHS,
     SETTINGS,
     STREAM_MONTHS,
+    STREAMS_OF_MARKET,
     Stretch,
+    market_month,
     note_stream,
     partition_key,
     range_tags,
@@ -142,6 +144,15 @@ def _graph_subset(subsets: dict[dg.AssetKey, PartitionsSubset]):
 def test_range_tags_name_every_partition_that_a_window_touches() -> None:
     tags = range_tags(SECOND, Window(start=at(1, 31), end=at(3, 1)))
     assert run_keys(tags) == [partition_key(SECOND, at(1)), partition_key(SECOND, at(2))]
+
+
+def test_a_stream_sees_the_order_book_of_its_market_in_the_same_month() -> None:
+    asked = STREAM_MONTHS.subset_with_partition_keys([partition_key(FIRST, at(2)), partition_key(SECOND, at(3))])
+    seen = STREAMS_OF_MARKET.get_upstream_mapped_partitions_result_for_partitions(asked, STREAM_MONTHS, MARKET_MONTHS)
+    assert set(seen.partitions_subset.get_partition_keys()) == {
+        market_month(FIRST.venue, FIRST.symbol, at(2)),
+        market_month(SECOND.venue, SECOND.symbol, at(3)),
+    }
 
 
 def test_streams_filled_by_other_settings_stay_partitions(tmp_path, monkeypatch) -> None:

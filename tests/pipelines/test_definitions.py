@@ -18,7 +18,7 @@ GRAPH = {
     "order_book": set(),
     "indicators": {"candles"},
     "pivots": {"candles", "indicators"},
-    "inference_references": {"candles", "indicators", "pivots"},
+    "inference_references": {"candles", "indicators", "pivots", "order_book"},
     "decisions": {"candles", "inference_references"},
     "outcomes": {"inference_references", "candles", "pivots"},
     "trend_validations": {"inference_references", "pivots"},
