@@ -39,7 +39,7 @@ def up(settings: Settings, port: int, *, feed: bool) -> None:
 
     Raises AlreadyRunning where it runs already, or the port is taken, and SettingRefused for what can never work.
     """
-    refuse_the_impossible(settings, feed=feed)
+    refuse_the_impossible(feed=feed)
     with _home_to_itself(settings), _scratch() as scratch, open_instance(settings) as instance:
         port = _free(port)
         os.environ[warm.OWNER] = str(os.getpid())

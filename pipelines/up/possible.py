@@ -1,18 +1,27 @@
-"""Whether the settings can work at all: asked once, before anything starts that would fail again and again."""
+"""Whether the settings can work at all: asked once, before anything starts that would fail again and again.
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+python -m pipelines.up.possible feed    # what `hindsight up` asks; without `feed` for --no-feed
+"""
 
-from hindsight.settings import Settings
+import subprocess
+import sys
+
+from hindsight.errors import SettingRefused
+from hindsight.settings import Settings, load
+
+REFUSED = 3  # exit code; a traceback ends in 1
 
 
-def refuse_the_impossible(settings: Settings, *, feed: bool) -> None:
+def refuse_the_impossible(*, feed: bool) -> None:
     """Raises SettingRefused for a model, or a venue, that does not exist.
 
     Asked in a process of its own: torch and ccxt, who know, weigh 230 MB, and ours stays as long as all that it starts.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
-        other.submit(_refuse, settings, feed).result()
+    command = [sys.executable, "-m", "pipelines.up.possible", *(["feed"] if feed else [])]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if answer.returncode == REFUSED:
+        raise SettingRefused(answer.stdout.strip())
+    answer.check_returncode()
 
 
 def _refuse(settings: Settings, feed: bool) -> None:
@@ -36,3 +45,11 @@ def _refuse_venue(settings: Settings, name: str, url: str) -> None:
     from hindsight.exchange.feed.connection import Connection  # ccxt takes half a second to import
 
     Connection(name, name, url, times=machine_times(), speed=1.0, silent_seconds=settings.silent_seconds)
+
+
+if __name__ == "__main__":
+    try:
+        _refuse(load(), sys.argv[1:] == ["feed"])
+    except SettingRefused as error:
+        print(error)
+        sys.exit(REFUSED)
