@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -11,6 +12,7 @@ from hindsight.exchange.feed.reasons import Reason
 
 DECIMAL = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 PAST_MS = 315_532_800_000  # 1980: seconds taken for milliseconds land in 1970
+LARGEST_ID = 2**63 - 1  # that a column of trade ids holds
 
 Values = tuple[float, float, float, float, float]
 Told = TypeVar("Told")
@@ -99,23 +101,26 @@ def trade(told_id: object, time: object, price: object, amount: object, side: ob
 
 
 def trade_id(value: object) -> int | str:
-    """The id in `value`: a number where ids count, which ccxt has as text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
-    if (type(value) is int and value >= 0) or (type(value) is str and value):
-        return value
+    """The id in `value`: a number where ids count, which ccxt has as text. One that is too large to count is text."""
+    if type(value) is str and value:
+        is_number = value.isascii() and value.isdigit() and len(value) <= len(str(LARGEST_ID))
+        return int(value) if is_number and int(value) <= LARGEST_ID else value
+    if type(value) is int and value >= 0:
+        return value if value <= LARGEST_ID else str(value)
     raise MessageRefused("trade id is missing", Reason.MISSING)
 
 
 def number(value: object, name: str) -> float:
     """The finite number in `value`: a number, or a decimal as text, as venues write prices."""
-    if type(value) is str and DECIMAL.fullmatch(value):
-        value = float(value)
-    if type(value) not in (int, float) or not math.isfinite(value):  # pyright: ignore[reportArgumentType]
-        if value is None:
-            raise MessageRefused(f"{name} is missing", Reason.MISSING)
+    if value is None:
+        raise MessageRefused(f"{name} is missing", Reason.MISSING)
+    found = math.nan
+    if type(value) in (int, float) or (type(value) is str and DECIMAL.fullmatch(value)):
+        with suppress(OverflowError):  # an int that is larger than every float
+            found = float(value)  # pyright: ignore[reportArgumentType]
+    if not math.isfinite(found):
         raise MessageRefused(f"{name} is not a number", Reason.NO_NUMBER)
-    return float(value)  # pyright: ignore[reportArgumentType]
+    return found
 
 
 def last_instant(values: Iterable[object], latest_ms: int) -> int | None:

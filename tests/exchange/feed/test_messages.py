@@ -71,6 +71,7 @@ def test_a_trade_is_a_sale_where_the_buyer_was_there_first() -> None:
         ("k.c", " 3000", "close is not a number"),
         ("k.c", "", "close is not a number"),
         ("k.c", [3000], "close is not a number"),
+        pytest.param("k.c", 10**400, "close is not a number", id="an int larger than every float"),
         ("k.c", "abc", "close is not a number"),
         ("k.l", "0", "price is not positive"),
         ("k.l", "-2999", "price is not positive"),
@@ -137,3 +138,11 @@ def test_ids_of_trades_are_numbers_where_they_look_like_it() -> None:
     row = {"id": "77", "timestamp": NOW, "price": 1.0, "amount": 2.0, "side": "buy"}
     assert read_trade_row(row, NOW).trade_id == 77
     assert read_trade_row({**row, "id": "a-77"}, NOW).trade_id == "a-77"
+
+
+def test_an_id_that_no_column_of_numbers_holds_stays_text() -> None:
+    row = {"id": str(2**63 - 1), "timestamp": NOW, "price": 1.0, "amount": 2.0, "side": "buy"}
+    assert read_trade_row(row, NOW).trade_id == 2**63 - 1
+    for too_large in (str(2**63), "1" * 20, "1" * 5000):
+        assert read_trade_row({**row, "id": too_large}, NOW).trade_id == too_large
+    assert binance.read_trade(changed(TRADE, "t", 2**63), NOW).trade_id == str(2**63)
