@@ -13,7 +13,7 @@ from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
 from hindsight.exchange.feed.reasons import Reason
 from hindsight.exchange.segments import Row
-from hindsight.market.streams import Stream, to_ms
+from hindsight.market.streams import Stream, Window, from_ms, to_ms
 from hindsight.market.trades import trade_frame, whole_candles
 
 logger = logging.getLogger(__name__)
@@ -48,31 +48,41 @@ class BuiltCandles:
         """Lands each candle once it is over and whole, for ever."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self.position_ms is not None and self.clock.reached_ms() >= self.position_ms + 2 * self.stream.step_ms:
+            if self.position_ms is not None and self._over_ms() >= self.position_ms + 2 * self.stream.step_ms:
                 self.build_once()
 
     def build_once(self) -> None:
         """Lands the candles that are over and whole by now, in order."""
         if self.position_ms is None:
             return
-        step_ms, reached_ms, landed = self.stream.step_ms, self.clock.reached_ms(), list[Row]()
+        step_ms, over_ms, landed, missing = self.stream.step_ms, self._over_ms(), list[Row](), list[int]()
+        # What follows the trade with the newest id may still be on its way, whatever was stamped ahead before.
+        proven_ms = self._trades[max(self._trades)]["time_ms"] if self._trades else 0
         made = whole_candles(trade_frame(self._trades.values()), self.stream)
         whole = {to_ms(row["open_time"]): row for row in made.iter_rows(named=True)}
-        while self.position_ms + 2 * step_ms <= reached_ms:
+        while self.position_ms + 2 * step_ms <= over_ms:
             opened = self.position_ms + step_ms
-            row = whole.get(opened)
-            if row is None and reached_ms < opened + step_ms + self.patience_ms:
+            row = whole.get(opened) if opened + step_ms <= proven_ms else None
+            if row is None and over_ms < opened + step_ms + self.patience_ms:
                 break
             if row is None:
-                self.part.missing += 1
-                logger.warning("%s: the trades of %s do not prove it whole: it is missing", self.part.name, opened)
+                missing.append(opened)
             else:
                 values = {name: row[name] for name in ("open", "high", "low", "close", "volume")}
                 told = {"stream": str(self.stream), "open_time_ms": opened, "known_ms": None, "closed_by": "trades"}
                 landed.append({**told, **values})
             self.position_ms = opened
+        if missing:  # all in one line: after an outage there is one for each of its candles
+            self.part.missing += len(missing)
+            window = Window(start=from_ms(missing[0]), end=from_ms(missing[-1] + step_ms))
+            why = "their trades do not prove them whole"
+            logger.warning("%s %s: %d candles are missing: %s", self.part.name, window, len(missing), why)
         self.outbox.add("candles", landed)
         self._forget()
+
+    def _over_ms(self) -> int:
+        """The instant up to which everything is over; a single trade may be stamped ahead of the venue's clock."""
+        return min(self.clock.now_ms(), self.clock.reached_ms())
 
     def _forget(self) -> None:
         """Trades that prove nothing any more; the last one before the next candle stays."""
