@@ -18,7 +18,6 @@ UNDER_WAY_SECONDS = 1.0  # of ours, until a second is given without a venue that
 REACH_BUCKETS = SIDE + 10  # that are looked at, on either side of the best price
 SNAPSHOT_SECONDS, LEAST_SNAPSHOT_SECONDS = 3600.0, 60.0  # a book is known less and less far as the price moves
 UNREACHED_ROWS = 10
-AHEAD_SECONDS = 2.0  # of ours, by which a book may be ahead of the venue's clock
 CROSSED_SECONDS = 1.0  # a book that stays crossed has an order in it that is long gone
 
 
@@ -117,8 +116,8 @@ class VenueBook:
         event_ms = book["timestamp"]
         if type(event_ms) is not int:
             event_ms = clock.now_ms()  # the venue does not say
-        latest_ms = clock.now_ms() + int(AHEAD_SECONDS * clock.speed * 1000)
-        reason = self.books.take(self.connection.name, event_ms, book, is_fresh=self._is_fresh, latest_ms=latest_ms)
+        name, latest_ms = self.connection.name, clock.farthest_ms()
+        reason = self.books.take(name, event_ms, book, is_fresh=self._is_fresh, latest_ms=latest_ms)
         if reason is None:
             self._is_fresh = False
         else:

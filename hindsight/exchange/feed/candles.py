@@ -7,7 +7,7 @@ from typing import Any
 
 from hindsight.errors import AnswerUnreadable, MessageRefused, VenueUnavailable
 from hindsight.exchange.feed.connection import Connection
-from hindsight.exchange.feed.messages import HeardCandle, HeardTrade, Page
+from hindsight.exchange.feed.messages import HeardCandle, HeardTrade, Page, moment
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part
 from hindsight.exchange.feed.sequence import FRUITLESS, REMEMBERED, CandleSequence, Want
@@ -64,11 +64,11 @@ class StreamCandles:
         self.part.heard()
         try:
             heard = self.read(message, step_ms, clock.latest_ms())
+            opened = moment(heard.open_time_ms, "open time", clock.farthest_ms())
         except MessageRefused as refused:
             self.part.refuse(refused, message)
             return
         self._heard = heard
-        opened = heard.open_time_ms
         clock.saw(opened)
         if heard.trade_ids is not None:
             self.ids.saw(*heard.trade_ids, opened, opened + step_ms - 1)

@@ -8,6 +8,7 @@ that exists. A candle is closed for certain once the market has reached its clos
 from collections.abc import Callable
 
 FUTURE_SECONDS = 10.0  # of ours, by which a message may be ahead of the venue's clock and still be believed
+AHEAD_SECONDS = 2.0  # of ours, by which a market may be ahead of its clock
 JUMP_SECONDS = 0.5  # of ours, by which an answer may be off what the clock shows without being doubted
 FORGET_SECONDS = 1800  # drift of an ordinary quartz in that time: well below 0.1 s
 
@@ -51,6 +52,10 @@ class VenueClock:
     def latest_ms(self) -> int:
         """The last instant that anything heard by now can speak of."""
         return self.now_ms() + int(FUTURE_SECONDS * self.speed * 1000)
+
+    def farthest_ms(self) -> int:
+        """The last instant that the market can have come to by now: no candle opens later, and no book stands then."""
+        return self.now_ms() + int(AHEAD_SECONDS * self.speed * 1000)
 
     def saw(self, venue_ms: int) -> None:
         """The market had come to `venue_ms` when this was called, or before: a candle that opened then exists."""

@@ -157,14 +157,14 @@ class Connection:
         is_whole = True
         for row in rows:
             try:
-                candle = read_row(row, stream.step_ms, self.clock.latest_ms())
+                candle = read_row(row, stream.step_ms, self.clock.farthest_ms())
                 if candle.open_time_ms >= since_ms:
                     found[candle.open_time_ms] = candle
             except MessageRefused as refused:
                 refuse(refused, row)
                 is_whole = False
         times = (row[0] for row in rows if isinstance(row, list | tuple) and row)
-        last_ms = messages.last_instant(times, self.clock.latest_ms())
+        last_ms = messages.last_instant(times, self.clock.farthest_ms())
         more_ms = last_ms + stream.step_ms if len(rows) >= PAGE and last_ms is not None else None
         return Page(rows=[found[opened] for opened in sorted(found)], is_whole=is_whole, more_ms=more_ms)
 

@@ -77,7 +77,10 @@ class CandleSequence:
         return self.position_ms + self.step_ms
 
     def hear(self, heard: HeardCandle, now_ms: int) -> list[Row]:
-        """What can be landed after a message; `now_ms` is the venue's clock at its receipt."""
+        """What can be landed after a message; `now_ms` is the venue's clock at its receipt.
+
+        A candle that opens after that closes none before it: it may have been stamped ahead.
+        """
         opened, is_final = heard.open_time_ms, heard.is_final
         as_of = now_ms if heard.event_ms is None else heard.event_ms
         rows: list[Row] = []
@@ -85,7 +88,7 @@ class CandleSequence:
             rows = self._changed(opened, Closed(heard.values, as_of, "flag"), as_of)
         elif is_final:
             self._hold(opened, Closed(heard.values, as_of, "flag"))
-        elif is_final is None:
+        elif is_final is None and opened <= now_ms:
             forming = self._forming
             if forming is None or opened >= forming.open_time_ms:
                 self._forming = heard
@@ -108,9 +111,11 @@ class CandleSequence:
         """What can be landed after REST has answered with `candles`, by open time, of those that open from `since_ms`.
 
         The venue's clock stood at `asked_ms` and its market had reached `reached_ms` before asking; `now_ms` is the
-        clock at the answer. The last candle is the forming one, unless the market had passed its close by then. Where
-        the answer `is_whole` not, some of it could not be read: what is not in `candles` may be there all the same.
+        clock at the answer, and what opens after that is left out: it may have been stamped ahead. The last candle is
+        the forming one, unless the market had passed its close by then. Where the answer `is_whole` not, some of it
+        could not be read: what is not in `candles` may be there all the same.
         """
+        candles = [each for each in candles if each.open_time_ms <= now_ms]
         rows: list[Row] = []
         filled: list[Row] = []
         before, next_ms = self.position_ms, self.next_ms

@@ -30,6 +30,7 @@ from hindsight.market.streams import Stream, to_ms
 from tests.exchange.feed.conftest import CALM, PHI, SEED
 
 ETH_1M = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1m")
+ETH_1S = Stream(venue="simulated", symbol="ETH/USDT", timeframe="1s")
 MINUTE = 60_000
 KLINES, TRADES, TIME = "/api/v3/klines", "/api/v3/aggTrades", "/api/v3/time"
 
@@ -123,6 +124,42 @@ def test_a_row_that_stays_unreadable_is_passed_over_after_some_answers_and_the_n
             async with mending(candles):
                 await run.until(lambda: asked[1] in opens(run))
             assert asked[0] not in opens(run)
+
+    asyncio.run(scene())
+
+
+def test_a_row_that_is_stamped_ahead_is_refused_and_the_clock_is_doubted(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with wired(tmp_path, "candles") as run:
+            position_ms = candles_of(run)[1]
+            ahead_ms = run.connection.clock.now_ms() // 1000 * 1000 + 9000
+            run.venue.faults.add("answer", path=KLINES, name="0.0", value=ahead_ms)
+            page = await run.connection.candles(ETH_1S, position_ms, run.part.refuse)
+            assert run.part.refused["from the future"] == 1
+            assert run.connection.is_clock_doubted
+            assert not page.is_whole
+            assert page.rows[-1].open_time_ms < ahead_ms
+
+    asyncio.run(scene())
+
+
+def kline(opened_ms: int, ids: tuple[int, int], *, is_final: bool, event_ms: int) -> dict[str, object]:
+    """A second's candle as the socket would bring it."""
+    values = dict.fromkeys("ohlc", "3000") | {"v": "1"}
+    return {"E": event_ms, "k": {"t": opened_ms, "f": ids[0], "L": ids[1], "x": is_final, **values}}
+
+
+def test_a_candle_that_is_stamped_ahead_proves_no_second_quiet_that_is_not_over(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with wired(tmp_path, "candles") as run:
+            ids, now_ms = TradeIds(), run.connection.clock.now_ms()
+            candles = StreamCandles(ETH_1S, run.connection, run.outbox, run.part, ids, binance.read_kline, 2000)
+            last_ms = now_ms // 1000 * 1000 - 1000
+            candles.begin(last_ms - 1000, [], 0)
+            candles.take(kline(last_ms, (10, 14), is_final=True, event_ms=now_ms))
+            candles.take(kline(last_ms + 9000, (15, 15), is_final=False, event_ms=now_ms))
+            assert candles.sequence.position_ms == last_ms
+            assert run.part.refused["from the future"] == 1
 
     asyncio.run(scene())
 

@@ -163,6 +163,16 @@ def test_the_last_candle_of_an_answer_is_forming_until_the_market_has_passed_its
     assert row["closed_by"] == "clock"
 
 
+def test_a_candle_that_is_stamped_ahead_proves_no_other_one_closed() -> None:
+    sequence = open_sequence()
+    now = START + 51_000
+    assert answer(sequence, [0, 1], now) == []
+    assert sequence.wants(now, now) is None
+    [row] = answer(sequence, [0, 1], START + 60_000, seeds={0: 7})
+    assert (row["close"], row["known_ms"]) == (values(7)[3], None)
+    assert (sequence.corrections, sequence.missing) == (0, 0)
+
+
 def test_two_closes_in_the_wrong_order_come_out_in_the_right_one() -> None:
     sequence = open_sequence()
     assert sequence.hear(final(1), START + 120_000) == []
@@ -219,6 +229,15 @@ def test_without_a_flag_the_next_candle_closes_the_last() -> None:
     assert sequence.hear(heard(START, 2), START + 59_500) == []
     [row] = sequence.hear(heard(START + 60_000, 3), START + 60_100)
     assert (row["close"], row["closed_by"], row["known_ms"]) == (values(2)[3], "next", None)
+
+
+def test_without_a_flag_a_candle_that_is_stamped_ahead_closes_none() -> None:
+    sequence = open_sequence()
+    assert sequence.hear(heard(START, 1), START + 50_000) == []
+    assert sequence.hear(heard(START + 60_000, 1), START + 51_000) == []
+    assert sequence.hear(heard(START, 2), START + 59_500) == []
+    [row] = sequence.hear(heard(START + 60_000, 3), START + 60_000)
+    assert (row["close"], row["closed_by"]) == (values(2)[3], "next")
 
 
 def test_without_a_flag_a_candle_cut_by_a_lost_connection_is_asked_for() -> None:
