@@ -62,9 +62,13 @@ class Binance(ThreadingHTTPServer):
         self.missing: set[int] = set()  # minutes since START without a candle
         self.failures: list[tuple[int, dict[str, str]]] = []  # statuses and headers of the next answers to /klines
         self.asked: list[tuple[float, str, dict[str, str]]] = []  # when, path, query
+        self.wrong: dict[str, list[object]] = {}  # what is answered to a path next, with the status 200
+        self.stamps: dict[int, object] = {}  # of minutes since START whose candle carries another open time
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, object, dict[str, str]]:
         self.asked.append((time.monotonic(), path, query))
+        if wrong := self.wrong.get(path.removeprefix("/api/v3/")):
+            return 200, wrong.pop(0), {}
         if path == "/api/v3/exchangeInfo":
             return 200, MARKETS, {}
         if path == "/api/v3/time":
@@ -79,7 +83,8 @@ class Binance(ThreadingHTTPServer):
         first = max(0, -((to_ms(START) - start_ms) // MINUTE))
         now = (self.now_ms - to_ms(START)) // MINUTE
         minutes = [minute for minute in range(first, now + 1) if minute not in self.missing][: min(limit, 1000)]
-        return [_kline(minute) for minute in minutes]
+        rows = [_kline(minute) for minute in minutes]
+        return [[self.stamps.get(minute, row[0]), *row[1:]] for minute, row in zip(minutes, rows, strict=True)]
 
     def paths(self) -> list[str]:
         return [path.removeprefix("/api/v3/") for _, path, _ in self.asked]
@@ -91,7 +96,7 @@ class _Answer(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         status, body, headers = self.server.answer(url.path, {k: v[0] for k, v in parse_qs(url.query).items()})
         self.send_response(status)
-        text = (body if isinstance(body, str) else json.dumps(body)).encode()
+        text = (body if isinstance(body, str) and status != 200 else json.dumps(body)).encode()
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(text)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
@@ -193,6 +198,60 @@ def test_holes_are_passed_over_however_wide(binance: Binance) -> None:
     binance.missing = {5, 6, *range(100, 2300)}
     frame = _read(_source(binance), _window(2500))
     assert_frame_equal(frame, _expected(range(2500)).filter(~pl.int_range(pl.len()).is_in(list(binance.missing))))
+
+
+OPENED = to_ms(START) + 1500 * MINUTE
+
+
+@pytest.mark.parametrize("minute", [1500, 1999], ids=["amid a page", "at the end of a page"])
+@pytest.mark.parametrize(
+    ("stamp", "is_refused"),
+    [
+        pytest.param(OPENED * 1000, True, id="in microseconds"),
+        pytest.param(OPENED * 1_000_000, True, id="in nanoseconds"),
+        pytest.param(OPENED // 1000, True, id="in seconds"),
+        pytest.param(None, True, id="missing"),
+        pytest.param(to_ms(START) + 2900 * MINUTE, False, id="later in the window"),
+        pytest.param(to_ms(START) + 4900 * MINUTE, False, id="after the window"),
+    ],
+)
+def test_a_candle_that_is_stamped_wrongly_is_the_only_one_lost(
+    binance: Binance, minute: int, stamp: object, is_refused: bool
+) -> None:
+    binance.stamps = {minute: stamp}
+    good, refused = accept(_read(_source(binance), _window(3000)), ETH)
+    assert_frame_equal(good, _expected(range(3000)).filter(pl.int_range(pl.len()) != minute))
+    assert (not refused.is_empty()) == is_refused
+
+
+NO_CANDLES = [{}, None, {"data": []}, [None], [{}], [[]], "soon", 7, [[OPENED // 1000, "1", "1", "1", "1", "1"]]]
+
+
+@pytest.mark.parametrize("answer", NO_CANDLES, ids=str)
+def test_an_answer_that_holds_no_candles_is_no_hole(binance: Binance, answer: object) -> None:
+    binance.wrong["klines"] = [answer] * 2
+    assert_frame_equal(_read(_source(binance), _window(1500)), _expected(range(1500)))
+    binance.wrong["klines"] = [answer] * 9
+    with pytest.raises(VenueUnavailable, match=r"binance ETH/USDT 1m \[2024-06-25 .* 3 times.*BadResponse"):
+        _read(_source(binance, attempts=3), _window(1))
+
+
+def test_an_empty_list_is_a_hole(binance: Binance) -> None:
+    binance.wrong["klines"] = [[]]
+    assert_frame_equal(_read(_source(binance), _window(1500)), _expected(range(1000, 1500)))
+
+
+@pytest.mark.parametrize("told", [0, None, "soon", to_ms(START) * 1000], ids=str)
+def test_a_time_that_is_none_is_asked_for_again(binance: Binance, told: object) -> None:
+    binance.wrong["time"] = [{"serverTime": told}] * 2
+    assert_frame_equal(_read(_source(binance), _window(5)), _expected(range(5)))
+    assert binance.paths().count("time") == 3
+
+
+@pytest.mark.parametrize("answer", [{}, None, [None]], ids=str)
+def test_markets_that_cannot_be_read_are_asked_for_again(binance: Binance, answer: object) -> None:
+    binance.wrong["exchangeInfo"] = [answer] * 2
+    assert_frame_equal(_read(_source(binance), _window(5)), _expected(range(5)))
 
 
 @pytest.mark.parametrize("status", [429, 418, 500, 503])

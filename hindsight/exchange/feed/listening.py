@@ -18,7 +18,21 @@ Ear = Callable[[Any], None]
 USUAL_AWAY = {429: 10.0, 418: 120.0}
 
 
-class Listening:
+class EveryCandle:
+    """To be mixed in before a class of ccxt: an answer of candles comes as it is, whatever is wrong with it."""
+
+    def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *_: Any, **__: Any) -> Any:
+        """Every row of an answer: ccxt passes over those without an open time, as if the venue had no such candle."""
+        return [self._parsed(row, market) for row in ohlcvs] if isinstance(ohlcvs, list) else ohlcvs
+
+    def _parsed(self, row: Any, market: Any) -> Any:
+        try:
+            return self.parse_ohlcv(row, market)  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception:  # whatever ccxt stumbles over: refused as it is
+            return None
+
+
+class Listening(EveryCandle):
     """To be mixed in before a class of ccxt.pro; `setup_ears` comes right after making it."""
 
     ears: dict[tuple[str, ...], Ear]
@@ -78,16 +92,6 @@ class Listening:
         return super().on_rest_response(  # pyright: ignore[reportAttributeAccessIssue]
             code, reason, url, method, response_headers, response_body, *rest
         )
-
-    def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *_: Any, **__: Any) -> Any:
-        """Every row of an answer: ccxt passes over those without an open time, as if the venue had no such candle."""
-        return [self._parsed(row, market) for row in ohlcvs] if isinstance(ohlcvs, list) else ohlcvs
-
-    def _parsed(self, row: Any, market: Any) -> Any:
-        try:
-            return self.parse_ohlcv(row, market)  # pyright: ignore[reportAttributeAccessIssue]
-        except Exception:  # whatever ccxt stumbles over: refused as it is
-            return None
 
     def parse_trades(self, trades: Any, market: Any = None, *_: Any, **__: Any) -> Any:
         """Every trade of an answer, by time: to ccxt, one that it stumbles over makes nothing of all the others."""
