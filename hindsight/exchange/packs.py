@@ -67,13 +67,8 @@ def _pack_days(landing: Landing, before_ms: int) -> list[Path]:
     return written
 
 
-def names(pack: Path) -> list[str]:
-    """The names of the segments in a pack, in the order packed."""
-    return list(unpack(pack))
-
-
 def unpack(pack: Path) -> dict[str, bytes]:
-    """The segments of a pack, by name."""
+    """The segments of a pack, by name, in the order packed."""
     segments: dict[str, bytes] = {}
     name = ""
     with gzip.open(pack, "rb") as lines:

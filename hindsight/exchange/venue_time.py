@@ -1,4 +1,4 @@
-"""The venue's time as the feed last told it, for whoever runs beside the feed."""
+"""The venue's time as the feed last told it: for whoever runs beside the feed, and for the next feed at first."""
 
 import json
 import time
@@ -14,7 +14,7 @@ def _local_ms() -> int:
 
 
 def venue_clock(heartbeat: Path, local_ms: Callable[[], int] = _local_ms) -> Callable[[], datetime]:
-    """What the venue's clock shows whenever it is asked; this machine's clock where no feed ever ran.
+    """What the venue's clock shows whenever it is asked; this machine's clock where that is unknown.
 
     `heartbeat` is the file that the feed writes every second: the venue's time beside ours, and how fast it passes.
     """
@@ -24,7 +24,7 @@ def venue_clock(heartbeat: Path, local_ms: Callable[[], int] = _local_ms) -> Cal
         try:
             beat = json.loads(heartbeat.read_bytes())
             return from_ms(int(beat["venue_ms"] + (here - beat["written_ms"]) * beat["speed"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return from_ms(here)
 
     return now

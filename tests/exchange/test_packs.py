@@ -8,7 +8,7 @@ import pytest
 
 from hindsight.errors import HomeUnwritable
 from hindsight.exchange.landing import Landing
-from hindsight.exchange.packs import HOUR_MS, names, pack, unpack
+from hindsight.exchange.packs import HOUR_MS, pack, unpack
 from hindsight.exchange.segments import decode
 
 NOW = 1_717_200_000_000 // HOUR_MS * HOUR_MS
@@ -52,7 +52,7 @@ def test_packing_twice_is_once_and_a_segment_that_comes_late_joins_its_hour(tmp_
     late = path.parent / first.replace("-000000-", "-000007-")
     late.write_bytes(written[first])
     pack(landing, NOW + 9 * HOUR_MS)
-    assert names(path) == sorted([*written, late.name])
+    assert list(unpack(path)) == sorted([*written, late.name])
 
 
 def test_two_do_not_pack_at_once(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_names_go_on_after_everything_was_packed(tmp_path: Path) -> None:
     [path] = pack(landing, NOW + 9 * HOUR_MS)
     again = Landing(landing.folder)
     row = {"symbol": "ETH/USDT", "venue": "binance", "trade_id": 1, "time_ms": NOW, "price": 1.5, "amount": 2.0}
-    assert again.write("trades", [{**row, "side": "buy"}], NOW, NOW).name > names(path)[-1]
+    assert again.write("trades", [{**row, "side": "buy"}], NOW, NOW).name > max(unpack(path))
 
 
 @pytest.mark.parametrize("how", ["cut", "no gzip", "no name first", "a line that is no JSON"])
@@ -95,5 +95,5 @@ def test_a_damaged_pack_is_set_aside_and_packing_goes_on(
         assert unpack(path) == {late.name: b"late\n"}
     asides = sorted(each.name for each in path.parent.glob("*.damaged*"))
     assert asides == ["00.jsonl.gz.damaged", "00.jsonl.gz.damaged-2"]
-    assert names(path.parent / "01.jsonl.gz") == [later]
+    assert list(unpack(path.parent / "01.jsonl.gz")) == [later]
     assert len([each for each in caplog.messages if "is damaged" in each]) == 2

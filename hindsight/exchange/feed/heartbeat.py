@@ -9,15 +9,6 @@ from hindsight.exchange.feed.clock import VenueClock
 from hindsight.exchange.feed.part import Part, Times
 
 
-def guess_venue_ms(path: Path, speed: float, local_ms: int) -> float:
-    """The venue's clock by what the last feed wrote to `path`; this machine's where that is unknown."""
-    try:
-        beat = json.loads(path.read_bytes())
-        return float(beat["venue_ms"]) + (local_ms - int(beat["written_ms"])) * speed
-    except (OSError, ValueError, KeyError, TypeError):
-        return local_ms
-
-
 def write_heartbeat(
     path: Path, started_ms: int, clock: VenueClock, times: Times, parts: Iterable[Part], lost: dict[str, int]
 ) -> None:

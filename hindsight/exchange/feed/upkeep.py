@@ -9,11 +9,13 @@ from pathlib import Path
 from hindsight.exchange.feed.beside import Beside
 from hindsight.exchange.feed.books import SymbolBooks
 from hindsight.exchange.feed.connection import Connection
-from hindsight.exchange.feed.heartbeat import guess_venue_ms, write_heartbeat
+from hindsight.exchange.feed.heartbeat import write_heartbeat
 from hindsight.exchange.feed.outbox import Outbox
 from hindsight.exchange.feed.part import Part, Times
 from hindsight.exchange.feed.refused import RefusedSegments
 from hindsight.exchange.packs import pack
+from hindsight.exchange.venue_time import venue_clock
+from hindsight.market.streams import to_ms
 
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.05
@@ -39,7 +41,7 @@ class Upkeep:
         self.main, self.outbox, self.path, self.times = main, outbox, home / "feed.json", times
         self.silent_seconds = silent_seconds
         self.started_ms = times.local_ms()
-        main.clock.guess(guess_venue_ms(self.path, main.clock.speed, self.started_ms))
+        main.clock.guess(to_ms(venue_clock(self.path, times.local_ms)()))
         self.parts: dict[Part, Watched] = {}
         self.made: list[Part] = []  # parts without a socket of their own
         self.connections = {main.name: main}

@@ -1,4 +1,4 @@
-"""Where a feed goes on, what it still knows, and what time it takes it to be at first."""
+"""Where a feed goes on, and what it still knows."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from hindsight.errors import HomeUnwritable
-from hindsight.exchange.feed.heartbeat import guess_venue_ms
 from hindsight.exchange.feed.resume import known_candles, newest_trade, positions
 from hindsight.exchange.landing import Landing
 from hindsight.exchange.segments import Row
@@ -55,12 +54,3 @@ def test_the_newest_trade_is_that_of_the_symbol(landing: Landing) -> None:
     landing.write("trades", [{"symbol": "ETH/USDT", "trade_id": each, **row} for each in (7, 9, 8)], NOW, NOW)
     landing.write("trades", [{"symbol": "BTC/USDT", "trade_id": 99, **row}], NOW + 1, NOW)
     assert newest_trade(landing, "ETH/USDT") == (9, NOW)
-
-
-def test_the_venues_time_is_carried_on_from_the_last_heartbeat_until_it_was_asked(tmp_path: Path) -> None:
-    path = tmp_path / "feed.json"
-    assert guess_venue_ms(path, 60.0, NOW) == NOW
-    path.write_text(json.dumps({"venue_ms": 5_000_000, "written_ms": NOW - 2000}))
-    assert guess_venue_ms(path, 60.0, NOW) == 5_000_000 + 120_000
-    path.write_text("{")
-    assert guess_venue_ms(path, 60.0, NOW) == NOW
