@@ -87,7 +87,9 @@ class Settings(BaseSettings):
     ] = 1.0
     trend_ttl: Annotated[int, Field(ge=10, le=5000, description="candles until an unsettled trend expires")] = 200
 
-    predict_every: Annotated[int, Field(ge=1, le=10_000, description="closes per prediction")] = 1
+    predict_every: Annotated[
+        int, Field(ge=1, le=10_000, description="closes per prediction; above 5, no model hears another")
+    ] = 1
     train_every: Annotated[int, Field(ge=1, le=1000, description="closes per candle-triggered training step")] = 15
     batch_size: Annotated[int, Field(ge=8, le=4096, description="references per training batch")] = 32
     replay_window: Annotated[
