@@ -9,7 +9,7 @@ from assets.columns import columns_of
 from hindsight.store.warehouse import Warehouse
 from pipelines.definitions import defs
 
-ASSETS = [key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()]
+ASSETS = sorted(key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys())
 
 
 @pytest.mark.parametrize("asset", ASSETS)
