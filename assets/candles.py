@@ -33,9 +33,10 @@ def candles(
     covered = covered_by(context, scope)
     now, store, venue = scope.now(), warehouse.open(), source.open()
     progress.enter("candles", covered)
-    reports = [record_candles(store, venue, each.stream, each.window, now) for each in covered]
-    for each, report in zip(covered, reports, strict=True):
-        if report.candles:  # a symbol typed wrong would stay among the UI's partitions for ever
+    reports = []
+    for each in covered:
+        reports.append(record_candles(store, venue, each.stream, each.window, now))
+        if reports[-1].candles:  # a symbol typed wrong would stay among the UI's partitions for ever
             note_stream(load(), each.stream)
     take_up_what_landed(store)
     add_figures(context, store, "candles", covered)

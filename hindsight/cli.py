@@ -94,7 +94,7 @@ def up(
     """Open the UI, record the market as it moves, predict and learn at every close, until Ctrl-C.
 
     Whatever of it dies is started again. With simulated candles it starts the venue that they come from, too. In a
-    home that holds history, it first fills and learns everything from there to now; with --no-feed it only shows.
+    home that holds history, it first fills and learns everything from there to now; with --no-feed it records nothing.
     """
     with told_plainly():
         from pipelines.up.command import up as run_all

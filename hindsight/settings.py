@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     trend_ttl: Annotated[int, Field(ge=10, le=5000, description="candles until an unsettled trend expires")] = 200
 
     predict_every: Annotated[
-        int, Field(ge=1, le=10_000, description="closes per prediction; above 5, no model hears another")
+        int, Field(ge=1, le=10_000, description="closes per prediction; above 5, none hears what another said")
     ] = 1
     train_every: Annotated[int, Field(ge=1, le=1000, description="closes per candle-triggered training step")] = 15
     batch_size: Annotated[int, Field(ge=8, le=4096, description="references per training batch")] = 32

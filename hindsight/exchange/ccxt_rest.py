@@ -97,12 +97,14 @@ class CcxtRest:
         while start < end:
             limit = min(page, -((start - end) // stream.step_ms))
             rows = self._ask(partial(self._page, stream, start, limit), stream, window)
-            opens = [int(row[0]) for row in rows if row[0] is not None and row[0] >= start]
-            # A page counts as far as it reaches where no candle is missing: one beyond may be stamped wrongly.
-            # A page without anything new is a hole as wide as the page: look beyond it.
-            reached = min(opens, default=start) + limit * stream.step_ms
-            reached = min(reached, max(opens, default=reached) + stream.step_ms)
-            pending += [row for row in rows if row[0] is None or start <= row[0] < min(reached, end)]
+            rows = [row for row in rows if row[0] is None or row[0] >= start]
+            opens = [int(row[0]) for row in rows if row[0] is not None]
+            # So far there is no candle but those of the page. One without anything new is a hole as wide as a page.
+            reached = start + (len(rows) if opens else limit) * stream.step_ms
+            if len(opens) > 1 and opens[-1] > opens[-2] + stream.step_ms:
+                opens.pop()  # it may be stamped wrongly, and skip what is there: it is asked for again
+            reached = max(reached, max(opens, default=0) + stream.step_ms)
+            pending += [row for row in rows if row[0] is None or row[0] < min(reached, end)]
             start = reached
             if len(pending) >= FRAME_ROWS:
                 yield _frame(pending, stream)

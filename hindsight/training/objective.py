@@ -1,4 +1,4 @@
-"""How a model learns: which answers it is to be corrected by first, what a batch of them is, and one step on it.
+"""How a model learns: which answers it is to be corrected by first, what a batch of them is, and the loss on it.
 
 `SUPERVISED` is the way of most: every answer of the market is a target. A model with a way of its own names it in its
 `Model`.

@@ -224,6 +224,19 @@ def test_a_candle_that_is_stamped_wrongly_is_the_only_one_lost(
     assert (not refused.is_empty()) == is_refused
 
 
+def test_a_market_that_hardly_trades_takes_no_more_requests_than_it_has_pages(binance: Binance) -> None:
+    binance.missing = {minute for minute in range(5000) if minute % 10}
+    found = _read(_source(binance), _window(4990))
+    assert len(found) == 499
+    assert binance.paths().count("klines") <= 2
+
+
+def test_a_venue_whose_answers_are_no_rows_is_read_by_ccxt_alone() -> None:
+    exchange = CcxtRest("btcturk").exchange
+    columns = {name: [1.0, 2.0] for name in ("t", "o", "h", "l", "c", "v")}
+    assert len(exchange.parse_ohlcvs({"s": "ok", **columns})) == 2
+
+
 NO_CANDLES = [{}, None, {"data": []}, [None], [{}], [[]], "soon", 7, [[OPENED // 1000, "1", "1", "1", "1", "1"]]]
 
 

@@ -30,6 +30,7 @@ class BuiltCandles:
         """`patience_ms` after its close a candle that is not proven whole is given up."""
         self.stream, self.clock, self.outbox, self.part, self.patience_ms = stream, clock, outbox, part, patience_ms
         self.position_ms: int | None = None
+        self._newest_id, self._proven_ms = -1, 0  # no trade that is stamped before the latter is still on its way
         self._trades: dict[int, Row] = {}
 
     def take(self, trade: HeardTrade) -> None:
@@ -41,6 +42,11 @@ class BuiltCandles:
             self.part.heard()
         if self.position_ms is None:  # the candle of the first trade is not whole
             self.position_ms = trade.time_ms - trade.time_ms % self.stream.step_ms
+        if trade.trade_id > self._newest_id:
+            now_ms = self.clock.now_ms()
+            # One that is stamped ahead of the clock says nothing of those that were made just before it.
+            proven_ms = trade.time_ms if trade.time_ms <= now_ms else now_ms - self.patience_ms // 2
+            self._newest_id, self._proven_ms = trade.trade_id, proven_ms
         values = {"price": trade.price, "amount": trade.amount, "side": trade.side}
         self._trades[trade.trade_id] = {"trade_id": trade.trade_id, "time_ms": trade.time_ms, **values}
 
@@ -56,13 +62,11 @@ class BuiltCandles:
         if self.position_ms is None:
             return
         step_ms, over_ms, landed, missing = self.stream.step_ms, self._over_ms(), list[Row](), list[int]()
-        # What follows the trade with the newest id may still be on its way, whatever was stamped ahead before.
-        proven_ms = self._trades[max(self._trades)]["time_ms"] if self._trades else 0
         made = whole_candles(trade_frame(self._trades.values()), self.stream)
         whole = {to_ms(row["open_time"]): row for row in made.iter_rows(named=True)}
         while self.position_ms + 2 * step_ms <= over_ms:
             opened = self.position_ms + step_ms
-            row = whole.get(opened) if opened + step_ms <= proven_ms else None
+            row = whole.get(opened) if opened + step_ms <= self._proven_ms else None
             if row is None and over_ms < opened + step_ms + self.patience_ms:
                 break
             if row is None:

@@ -70,7 +70,7 @@ class StreamCandles:
             return
         self._heard = heard
         clock.saw(opened)
-        if heard.trade_ids is not None:
+        if heard.trade_ids is not None and opened <= clock.now_ms():
             self.ids.saw(*heard.trade_ids, opened, opened + step_ms - 1)
         self._land(self.sequence.hear(heard, clock.now_ms()))
 

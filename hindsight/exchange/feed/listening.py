@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import ccxt
+
 from hindsight.errors import MessageRefused
 from hindsight.exchange.feed.reasons import Reason
 
@@ -23,6 +25,9 @@ class EveryCandle:
 
     def parse_ohlcvs(self, ohlcvs: Any, market: Any = None, *_: Any, **__: Any) -> Any:
         """Every row of an answer: ccxt passes over those without an open time, as if the venue had no such candle."""
+        theirs = super().parse_ohlcvs  # pyright: ignore[reportAttributeAccessIssue]
+        if theirs.__func__ is not ccxt.Exchange.parse_ohlcvs:  # a venue whose answers are no rows
+            return theirs(ohlcvs, market, *_, **__)
         return [self._parsed(row, market) for row in ohlcvs] if isinstance(ohlcvs, list) else ohlcvs
 
     def _parsed(self, row: Any, market: Any) -> Any:

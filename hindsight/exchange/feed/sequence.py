@@ -94,7 +94,8 @@ class CandleSequence:
                 self._forming = heard
                 if forming is not None and opened > forming.open_time_ms:
                     self._hold(forming.open_time_ms, Closed(forming.values, as_of, "next"))
-        self._newest_ms = max(self._newest_ms, opened)
+        if opened <= now_ms:
+            self._newest_ms = max(self._newest_ms, opened)
         return rows + self._advance()
 
     def answer(

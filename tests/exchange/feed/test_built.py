@@ -129,11 +129,14 @@ def steady(seconds: int, start_ms: int = START) -> list[HeardTrade]:
     ]
 
 
+@pytest.mark.parametrize("trade_id", [46, 49])  # amid a second; and the newest one, as that second ends
 @pytest.mark.parametrize("ahead_ms", [1200, 9000])
-def test_a_trade_that_is_stamped_ahead_makes_no_second_quiet_that_is_not_over(tmp_path: Path, ahead_ms: int) -> None:
-    rows, part = built(tmp_path, steady(16), ahead={46: ahead_ms})
+def test_a_trade_that_is_stamped_ahead_makes_no_second_quiet_that_is_not_over(
+    tmp_path: Path, ahead_ms: int, trade_id: int
+) -> None:
+    rows, part = built(tmp_path, steady(16), ahead={trade_id: ahead_ms})
     volumes = {(row["open_time_ms"] - START) // 1000: row["volume"] for row in rows}
-    stamped = (4500 + ahead_ms) // 1000
+    stamped = (100 * (trade_id - 1) + ahead_ms) // 1000
     assert volumes == {**dict.fromkeys(range(1, 15), 10.0), 4: 9.0, stamped: 11.0}
     assert part.missing == 0
 

@@ -149,7 +149,10 @@ def kline(opened_ms: int, ids: tuple[int, int], *, is_final: bool, event_ms: int
     return {"E": event_ms, "k": {"t": opened_ms, "f": ids[0], "L": ids[1], "x": is_final, **values}}
 
 
-def test_a_candle_that_is_stamped_ahead_proves_no_second_quiet_that_is_not_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ahead_ms", "is_refused"), [(9000, True), (2000, False)])  # the latter opens within a second
+def test_a_candle_that_is_stamped_ahead_proves_no_second_quiet_that_is_not_over(
+    tmp_path: Path, ahead_ms: int, is_refused: bool
+) -> None:
     async def scene() -> None:
         async with wired(tmp_path, "candles") as run:
             ids, now_ms = TradeIds(), run.connection.clock.now_ms()
@@ -157,9 +160,9 @@ def test_a_candle_that_is_stamped_ahead_proves_no_second_quiet_that_is_not_over(
             last_ms = now_ms // 1000 * 1000 - 1000
             candles.begin(last_ms - 1000, [], 0)
             candles.take(kline(last_ms, (10, 14), is_final=True, event_ms=now_ms))
-            candles.take(kline(last_ms + 9000, (15, 15), is_final=False, event_ms=now_ms))
+            candles.take(kline(last_ms + ahead_ms, (15, 15), is_final=False, event_ms=now_ms))
             assert candles.sequence.position_ms == last_ms
-            assert run.part.refused["from the future"] == 1
+            assert run.part.refused["from the future"] == is_refused
 
     asyncio.run(scene())
 
