@@ -149,8 +149,10 @@ def show(inference_id: Annotated[int, typer.Argument(help="inference_id of a ref
 
 @app.command()
 def sweep(
-    since: Annotated[str, typer.Option(metavar="DATE", help="first instant, UTC")],
-    vary: Annotated[list[str], typer.Option(metavar="SETTING=VALUE,…", help="what to vary; repeat for more")],
+    since: Annotated[str, typer.Option(metavar="DATE", help="first instant, UTC")] = "",
+    vary: Annotated[
+        list[str] | None, typer.Option(metavar="SETTING=VALUE,…", help="what to vary; repeat for more")
+    ] = None,
     until: Annotated[str, typer.Option(metavar="DATE", help="end, UTC, excluded; default: now")] = "",
     model: Annotated[str, typer.Option(help="which one; default: the first of the setting models")] = "",
     stream: Annotated[str, typer.Option(metavar="STREAM", help='as in "ETH/USDT 1m"; default: the only one')] = "",
@@ -158,7 +160,8 @@ def sweep(
     """Teach one model many times over the same recorded history, each time with other settings, and rank them.
 
     Every combination of the values learns from nothing, as a backfill with its settings would, and is judged by what
-    it predicted before the answers came. The learners of this home are left as they are; the table stays in `sweeps`.
+    it predicted before the answers came. The learners of this home are left as they are; the table stays in `sweeps`,
+    and without any option all that stand there are shown.
 
     [b]Example[/b]
 
@@ -167,12 +170,21 @@ def sweep(
     from rich.progress import Progress
 
     from hindsight.models_command import predicted_stream
-    from hindsight.sweep import grid_of
+    from hindsight.sweep import grid_of, stored_sweeps
     from hindsight.sweep import sweep as try_all  # torch takes over a second to import
     from hindsight.sweep_printing import print_sweep
 
     with told_plainly():
         settings = load()
+        if not since and not vary:
+            stored = stored_sweeps(settings)
+            for rows in stored:
+                print_sweep(rows, console)
+            if not stored:
+                console.print("No sweep is stored yet: hindsight sweep --since DATE --vary SETTING=VALUE,VALUE")
+            return
+        if not since or not vary:
+            raise typer.BadParameter("expected both --since and --vary, or neither: then it shows what is stored")
         window, grid, chosen = _window(settings, since, until), grid_of(vary), predicted_stream(settings, stream)
         name = model or settings.models[0]
         with Progress(console=console) as progress:

@@ -46,7 +46,7 @@ from hindsight.recall import Known, new_memory, recall_stretch
 from hindsight.recall_blocks import known_until
 from hindsight.settings import Settings, load
 from hindsight.store.market_tables import pivot_mark
-from hindsight.store.sweep_tables import SWEEP, replace_sweep
+from hindsight.store.sweep_tables import SWEEP, read_sweeps, replace_sweep
 from hindsight.store.warehouse import Warehouse
 from hindsight.training.engine import Lesson, alone
 from hindsight.training.learner import Learner, new_learner
@@ -210,6 +210,12 @@ def _recorded(
     if first >= end:
         raise SettingRefused(f"nothing of {stream} is recorded over {window}. `hindsight backfill` records it")
     return first, end
+
+
+def stored_sweeps(settings: Settings) -> list[pl.DataFrame]:
+    """The rows of every sweep that is stored, the best of each first."""
+    with Warehouse(path=settings.warehouse_path, lock_timeout_seconds=settings.lock_timeout_seconds).reading() as con:
+        return read_sweeps(con).partition_by("sweep_id", maintain_order=True)
 
 
 def _teach(

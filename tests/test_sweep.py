@@ -172,11 +172,19 @@ def test_the_command_prints_the_table(
 ):
     put_in(monkeypatch, copy_home(learned_home))
     monkeypatch.setenv("COLUMNS", "100")
+    nothing = CliRunner().invoke(app, ["sweep"])
+    assert (nothing.exit_code, "No sweep is stored yet" in nothing.output) == (0, True)
     options = ("--since", SINCE, "--until", UNTIL, "--vary", "seed=0,1", "--vary", "learning_rate=0.001")
     printed = CliRunner().invoke(app, ["sweep", *options])
     assert printed.exit_code == 0, printed.output
     assert re.search(r"transformer over 2024-02-29 14:00 to 2024-03-01 12:00: prequential loss of \d+", printed.output)
     assert "2 variations in" in printed.output
+    again = CliRunner().invoke(app, ["sweep"])
+    assert (again.exit_code, again.output.strip()) == (
+        0,
+        printed.output[printed.output.index("transformer over") :].strip(),
+    )
+    assert CliRunner().invoke(app, ["sweep", "--since", SINCE]).exit_code == 2
     assert len(re.findall(r"0\.001 ", printed.output)) == 2
     refused = CliRunner().invoke(app, ["sweep", "--since", SINCE, "--vary", "lookback=60"])
     assert refused.exit_code == 1
