@@ -167,10 +167,10 @@ def put_in(environment: pytest.MonkeyPatch, settings: Settings) -> None:
 SINCE, UNTIL = "2024-02-29T14:00", "2024-03-01T12:00"
 
 
-def test_the_command_prints_the_table(
-    learned_home: Settings, copy_home: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+def test_the_command_prints_the_table_and_later_all_that_are_stored(
+    venue_home: Settings, copy_home: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ):
-    put_in(monkeypatch, copy_home(learned_home))
+    put_in(monkeypatch, copy_home(venue_home))
     monkeypatch.setenv("COLUMNS", "100")
     nothing = CliRunner().invoke(app, ["sweep"])
     assert (nothing.exit_code, "No sweep is stored yet" in nothing.output) == (0, True)
@@ -179,11 +179,8 @@ def test_the_command_prints_the_table(
     assert printed.exit_code == 0, printed.output
     assert re.search(r"transformer over 2024-02-29 14:00 to 2024-03-01 12:00: prequential loss of \d+", printed.output)
     assert "2 variations in" in printed.output
-    again = CliRunner().invoke(app, ["sweep"])
-    assert (again.exit_code, again.output.strip()) == (
-        0,
-        printed.output[printed.output.index("transformer over") :].strip(),
-    )
+    table = printed.output[printed.output.index("transformer over") :].strip()
+    assert CliRunner().invoke(app, ["sweep"]).output.strip() == table
     assert CliRunner().invoke(app, ["sweep", "--since", SINCE]).exit_code == 2
     assert len(re.findall(r"0\.001 ", printed.output)) == 2
     refused = CliRunner().invoke(app, ["sweep", "--since", SINCE, "--vary", "lookback=60"])
