@@ -34,6 +34,7 @@ from hindsight.store.promotion_tables import append_promotion
 from hindsight.store.timings import Stage, note
 from hindsight.store.training_tables import replace_scores
 from hindsight.training.checkpoints import not_finite, remove
+from hindsight.training.graphs import graphs_for
 from hindsight.training.learner import Learner, copy_of
 from hindsight.training.loop import Snapshot
 from hindsight.training.memory import Memory
@@ -216,6 +217,7 @@ def _look(subject: Subject, learner: Learner, piece: Piece, end: int, snapshots:
         subject.champion = Champion(checkpoint_id=learner.number, since_row=end - 1)
         learner.serving = copy_of(learner.average)
         learner.serving_id = learner.number
+        learner.graphs = graphs_for(learner.device)  # nothing of the weights that served before stays on a device
         snapshots[:] = [taken for taken in snapshots if taken.number != learner.number]
         taken = latest_snapshot(learner, end - 1, piece.market.labels, piece.memory, settings.score_window)
         snapshots.append(taken)
