@@ -31,13 +31,13 @@ def candles(
 ) -> dg.MaterializeResult:
     """Closed candles as the venue delivered them, its corrections, the gaps between them, and what was refused."""
     covered = covered_by(context, scope)
-    now, store, venue = scope.now(), warehouse.open(), source.open()
+    now, store, venue, settings = scope.now(), warehouse.open(), source.open(), load()
     progress.enter("candles", covered)
     reports = []
     for each in covered:
         reports.append(record_candles(store, venue, each.stream, each.window, now))
         if reports[-1].candles:  # a symbol typed wrong would stay among the UI's partitions for ever
-            note_stream(load(), each.stream)
+            note_stream(settings, each.stream)
     take_up_what_landed(store)
     add_figures(context, store, "candles", covered)
     return dg.MaterializeResult(metadata=of_run(covered, reports))

@@ -119,6 +119,8 @@ def covered_by(context: dg.AssetExecutionContext, scope: ScopeResource) -> list[
     run, now, (since, until) = context.run, scope.now(), scope.bounds()
     if not run_keys(dict(run.tags)):
         raise dg.Failure("expected a stream and months, found no partition: choose some", allow_retries=False)
+    if covered := stretches(run, context.instance, since, until, now):
+        return covered
     months = stretches(run, context.instance, None, None, now)
     if months and not any(_touches(each.window, since, until) for each in months):
         raise dg.Failure(
@@ -126,7 +128,7 @@ def covered_by(context: dg.AssetExecutionContext, scope: ScopeResource) -> list[
             f"found since {scope.since or 'their start'}, until {scope.until or 'their end'}",
             allow_retries=False,
         )
-    return stretches(run, context.instance, since, until, now)
+    return []
 
 
 def _touches(window: Window, since: datetime | None, until: datetime | None) -> bool:

@@ -87,9 +87,7 @@ def backfill(
 @app.command()
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="port of the UI; 0: any free one")] = 3000,
-    feed: Annotated[
-        bool, typer.Option(help="whether to record the market as it moves, or only show what is there")
-    ] = True,
+    feed: Annotated[bool, typer.Option(help="whether to record the market as it moves")] = True,
 ) -> None:
     """Open the UI, record the market as it moves, predict and learn at every close, until Ctrl-C.
 

@@ -10,15 +10,15 @@ import re
 import tomllib
 from errno import EACCES
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from hindsight.errors import HomeUnwritable, SettingRefused
@@ -291,13 +291,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        here = Path("hindsight.toml")
-        named = _read(here).get("home")
-        home = Path(os.environ.get("HINDSIGHT_HOME") or str(named or cls.model_fields["home"].default))
-        there = home / "hindsight.toml"
-        _read(there)
-        files = (TomlConfigSettingsSource(settings_cls, path) for path in (here, there))
-        return (init_settings, env_settings, *files)
+        here = _read(Path("hindsight.toml"))
+        home = Path(os.environ.get("HINDSIGHT_HOME") or str(here.get("home") or cls.model_fields["home"].default))
+        files = (here, _read(home / "hindsight.toml"))
+        return (init_settings, env_settings, *(InitSettingsSource(settings_cls, found) for found in files))
 
     @property
     def venue(self) -> str:
@@ -370,7 +367,7 @@ def load(**overrides: object) -> Settings:
         raise SettingRefused("\n".join(lines)) from None
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[str, Any]:
     """What a file sets; nothing where there is none. Raises SettingRefused where it cannot be read."""
     try:
         return tomllib.loads(path.read_text()) if path.exists() else {}

@@ -3,7 +3,6 @@
 Legend: N references, beside their labels.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -57,8 +56,8 @@ def parts(labels: Labels, said: Frames) -> tuple[Part, Part, Part]:
 
 
 def reference_losses(labels: Labels, said: Frames, event_row: int) -> Frames:
-    """The loss [N] of each reference by the answers known at the close of `event_row`: its parts, added up. One that
-    has no answer counts 0; NaN where none has one. For `said` see `parts`.
+    """The loss [N] of each reference by the answers known at the close of `event_row`: its parts, added up. A part
+    that has no answer counts 0; NaN where none has one. For `said` see `parts`.
     """
     found = parts(labels, said)
     known = [part.has_answer & (part.settled <= event_row) for part in found]
@@ -73,14 +72,9 @@ def window_loss(labels: Labels, predictions: Frames, made: Bools, event_row: int
     Every prediction was made before its answer, by the weights of its own time, so the loss is out of sample by
     construction.
     """
-
-    def recent() -> Iterator[Frames]:
-        for part in parts(labels, predictions[:, SERVED]):
-            is_recent = made & (part.settled > event_row - window) & (part.settled <= event_row)
-            yield part.losses[is_recent & part.has_answer]
-
-    action, trend, side = recent()
-    means = [
-        float(each.mean()) if len(each) else chance for each, chance in zip((action, trend, side), CHANCE, strict=True)
+    found = [
+        part.losses[made & part.has_answer & (part.settled > event_row - window) & (part.settled <= event_row)]
+        for part in parts(labels, predictions[:, SERVED])
     ]
-    return sum(means), len(action)
+    means = [float(each.mean()) if len(each) else chance for each, chance in zip(found, CHANCE, strict=True)]
+    return sum(means), len(found[0])

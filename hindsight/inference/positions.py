@@ -1,7 +1,7 @@
 """Positions: what a model with action values holds after each close.
 
-Legend: N closes, one per tape row from `first_row` on. An action is the position to hold from a close to
-the next: SHORT, FLAT or LONG, always as its code; `POSITION[code]` is −1, 0 or 1. Action values q [N, 3, 3] are indexed
+Legend: N closes, one per tape row from `first_row` on. An action is the position to hold from a close to the next:
+SHORT, FLAT or LONG, always as its code; `POSITION[code]` is −1, 0 or 1. Action values q [N, 3, 3] are indexed
 [close, position held before, action], so that one forward pass over a stretch holds every path through it.
 
 The position of a row follows from its own values, and from the position before it. Where a model says nothing, as at

@@ -47,6 +47,11 @@ class Stream:
         return cls(venue=parts[0], symbol=parts[1], timeframe=parts[2])
 
     @property
+    def symbol_in_paths(self) -> str:
+        """The symbol as files and folders are named after it."""
+        return self.symbol.replace("/", "-").replace(":", "_")
+
+    @property
     def step(self) -> timedelta:
         """How long one candle lasts."""
         return TIMEFRAMES[self.timeframe]

@@ -43,7 +43,7 @@ class _Contents:
 
 def market_folder(folder: Path, stream: Stream) -> Path:
     """Where the tapes of the stream's market lie: a folder per timeframe, and one of its book."""
-    return folder / stream.venue / stream.symbol.replace("/", "-").replace(":", "_")
+    return folder / stream.venue / stream.symbol_in_paths
 
 
 def load(

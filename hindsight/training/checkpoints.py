@@ -38,8 +38,8 @@ class CheckpointInfo:
 
 def checkpoint_file(model: str, stream: Stream, checkpoint_id: int) -> Path:
     """Where a checkpoint lies, below the checkpoints folder."""
-    symbol = stream.symbol.replace("/", "-").replace(":", "_")
-    return Path(model) / f"{stream.venue} {symbol} {stream.timeframe}" / f"{checkpoint_id:09d}.safetensors"
+    folder = f"{stream.venue} {stream.symbol_in_paths} {stream.timeframe}"
+    return Path(model) / folder / f"{checkpoint_id:09d}.safetensors"
 
 
 def save(path: Path, tensors: Tensors, info: CheckpointInfo) -> None:
